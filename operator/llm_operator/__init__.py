@@ -1,0 +1,1 @@
+"""llm-sidecar's control plane: validates resources, publishes configuration, injects the proxy."""

@@ -1,0 +1,59 @@
+"""The shared Redis (or Valkey), behind an interface of our own: three verbs and one kind of failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha1
+from typing import Protocol
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer in time, refused, or is known to be away. The message names no address."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Script:
+    """A Lua script, sent by its digest, and in full where the server does not know it."""
+
+    name: str
+    source: str
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", sha1(self.source.encode(), usedforsecurity=False).hexdigest().encode())
+
+
+Reply = int | bytes | None | list["Reply"]
+
+
+class Store(Protocol):
+    """Every call ends within the store's time-out, by an answer or by `StoreUnavailable`.
+
+    A cancelled caller never receives another caller's answer, and never disturbs one.
+    """
+
+    @property
+    def available(self) -> bool:
+        """False while the store is known to be away: calls then fail at once, without waiting."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        ...
+
+    async def set(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
+        """Store a value that expires."""
+        ...
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Reply:
+        """Run a script; all its keys must hash to one Cluster slot."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...

@@ -5,15 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
-from typing import Protocol
+from typing import Literal, Protocol
+
+Reason = Literal[
+    "timeout",
+    "connection",
+    "readonly",
+    "loading",
+    "out_of_memory",
+    "authentication",
+    "cluster",
+    "script",
+    "protocol",
+    "overloaded",
+]
+"""Why the store cannot be used: a closed set, fit for a metric's label."""
 
 
 class StoreUnavailable(Exception):
-    """The store did not answer in time, refused, or is known to be away. The message names no address."""
+    """The store did not answer in time, refused, or is known to be away. The message names no address.
 
-    def __init__(self, reason: str) -> None:
+    `maybe_executed` is False only where the command certainly changed nothing; otherwise its effect is unknown.
+    """
+
+    def __init__(self, reason: Reason, *, maybe_executed: bool = True) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason: Reason = reason
+        self.maybe_executed = maybe_executed
 
 
 @dataclass(frozen=True)

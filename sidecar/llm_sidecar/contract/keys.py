@@ -14,6 +14,11 @@ def quota_counters(team: str) -> str:
     return f"{PREFIX}:{{{team}}}:quota:counters"
 
 
+def quota_counter(limit: str, unit: str, per: str, start_ms: int, end_ms: int) -> str:
+    """One limit in one window, in the hash of counters: its fields are this and `|used` or `|held`."""
+    return f"{limit}|{unit}|{per}|{start_ms}|{end_ms}"
+
+
 def quota_leases(team: str) -> str:
     """Sorted set of open reservations: member is the id, score the lease's end in milliseconds of Redis's clock."""
     return f"{PREFIX}:{{{team}}}:quota:leases"

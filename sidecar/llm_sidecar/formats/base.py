@@ -66,9 +66,10 @@ class ParsedRequest:
     model: str
     stream: bool
     max_output_tokens: int | None
-    """The request's own cap on generated tokens, over all the choices that it asks for."""
+    """The request's own cap on generated tokens, over all the choices that it asks for; 0 where nothing is generated
+    (embeddings, token counts)."""
     input_tokens_estimate: int
-    """From sizes alone, never from a tokenizer: meant to be a little too high."""
+    """From sizes alone, never from a tokenizer: meant to be a little too high. 0 for token counts, which cost none."""
     stateful: bool
     """Refers to, or leaves behind, something that lives at one provider (conversations, stored responses, files)."""
     deterministic: bool
@@ -105,7 +106,7 @@ class StreamObserver(Protocol):
     ended: bool
     """The terminal marker of this API has been seen."""
     error: StreamError | None
-    """The last error event seen."""
+    """The last error event seen. An error before the first content does not commit: another provider may answer."""
     usage: Usage | None
     """The latest token usage that the stream told."""
     content_bytes: int
@@ -117,6 +118,14 @@ class StreamObserver(Protocol):
 
     def finish(self) -> bytes:
         """The provider closed the stream: return what is still to relay (an unfinished frame is dropped)."""
+        ...
+
+    def error_tail(self, status: int, code: str, message: str) -> bytes:
+        """What to send behind the bytes returned so far so that the SDK raises instead of taking them for complete.
+
+        Like `Format.stream_error`, but fitted to this very stream: it closes a JSON array validly, goes on with the
+        sequence numbers, and is empty where nothing can be added any more. Call it after `finish`.
+        """
         ...
 
 

@@ -1,0 +1,228 @@
+"""The process: two listeners, the shared store, the configuration in use; started and ended in order.
+
+The proxy listens on loopback only. The admin listener (metrics, health) never answers anything about content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from llm_sidecar.admin import admin_handler
+from llm_sidecar.audit import AuditLog
+from llm_sidecar.budget import BufferBudget
+from llm_sidecar.cache.answers import AnswerCache
+from llm_sidecar.contract.config import config_hash, render_config
+from llm_sidecar.exchange import Serving
+from llm_sidecar.guards import TokenGuard
+from llm_sidecar.health import Health
+from llm_sidecar.metrics import Metrics
+from llm_sidecar.pipeline import Pipeline
+from llm_sidecar.quota.reservation import Quota
+from llm_sidecar.redis_store import RedisStore
+from llm_sidecar.runtime import Transports, compile_runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from llm_sidecar.contract.config import ConfigDocument
+    from llm_sidecar.store import Reason
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK: Final = "127.0.0.1"
+ABANDONED_SECONDS: Final = 0.5
+"""After the application has hung up, a request goes on for so long: the usage that a provider tells last is then
+still read. After that the provider's connection is cut."""
+GRACE_SECONDS: Final = 30.0
+"""How long requests under way may take to end when the process is asked to stop; Kubernetes' own default."""
+SETTLE_SECONDS: Final = 1.5
+"""A native sidecar is killed two seconds after its pod's grace period ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a running proxy listens."""
+
+    host: str
+    port: int
+    admin_port: int
+
+
+class ProxyConnection(RequestHandler):
+    """An application's connection that tells when it is lost.
+
+    aiohttp can only cancel a handler at once or never. At once would lose the usage of streams; never would let an
+    abandoned request spend to its end.
+    """
+
+    __slots__ = ("on_lost",)
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.on_lost: Callable[[], object] | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by the event loop."""
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+class ProxyServer(web.Server):
+    """aiohttp's low-level server, over `ProxyConnection`."""
+
+    def __call__(self) -> RequestHandler:
+        """A handler for one new connection."""
+        return ProxyConnection(self, loop=self._loop, **self._kwargs)
+
+
+def abandonable(handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> Any:
+    """Let a request whose application hung up go on for `ABANDONED_SECONDS`, and then cancel it."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        if not isinstance(connection, ProxyConnection):
+            return await handle(request)
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        connection.on_lost = lambda: loop.call_later(ABANDONED_SECONDS, task.cancel)
+        try:
+            return await handle(request)
+        finally:
+            connection.on_lost = None
+
+    return answer
+
+
+class Sidecar:
+    """A proxy and all that belongs to it. Use as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        document: ConfigDocument,
+        *,
+        token: str | None,
+        audit_descriptor: int = 1,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self._first_document = document
+        self._guard = TokenGuard(token)
+        self._grace_seconds = grace_seconds
+        self._transports = Transports()
+        self._stack = AsyncExitStack()
+        self._stores: dict[str, RedisStore] = {}
+        self._quotas: dict[tuple[str, str], Quota] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._audit = AuditLog(audit_descriptor)
+        self._pipeline: Pipeline | None = None
+        self.metrics = Metrics()
+        self.health = Health(self.metrics)
+
+    # --- configuration
+
+    async def apply(self, document: ConfigDocument) -> None:
+        """Serve requests from now on with this configuration. Raises `UnusableConfig`, and changes nothing then."""
+        digest = config_hash(render_config(document))
+        runtime = compile_runtime(document, digest, self._transports)
+        store = await self._store(document)
+        quota = self._quota(document, store)
+        cache = AnswerCache(store, runtime.team) if store is not None else None
+        serving = Serving(runtime, quota, cache)
+        if self._pipeline is None:
+            self._pipeline = Pipeline(
+                serving, guard=self._guard, budget=BufferBudget(), metrics=self.metrics, audit=self._audit
+            )
+        self._pipeline.serving = serving
+        for pool in self._transports.keep_only(runtime.egresses):
+            self._in_background(pool.retire())
+        self.health.config_loaded(digest)
+
+    async def _store(self, document: ConfigDocument) -> RedisStore | None:
+        url = document.store.url.get_secret_value() if document.store.url else None
+        if url is None:
+            return None
+        store = self._stores.get(url)
+        if store is None:
+            store = self._stores[url] = RedisStore(url, on_change=self._store_changed)
+            await store.connect()
+        return store
+
+    def _store_changed(self, available: bool, reason: Reason | None) -> None:  # noqa: FBT001 - the store's callback
+        self.health.store_changed(available=available, reason=reason)
+
+    def _quota(self, document: ConfigDocument, store: RedisStore | None) -> Quota | None:
+        """The team's quota. It outlives reloads: open reservations belong to it."""
+        team = document.team
+        if team is None or store is None:
+            return None
+        url = document.store.url.get_secret_value() if document.store.url else ""
+        quota = self._quotas.get((url, team.label))
+        if quota is None:
+            quota = self._quotas[url, team.label] = Quota(store, team=team.label, spec=team.spec)
+        else:
+            quota.configure(team.spec)
+        return quota
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    # --- life
+
+    async def start(self, *, port: int, admin_port: int, admin_host: str = LOOPBACK) -> Listening:
+        """Listen. Raises `OSError` where a port is taken, `UnusableConfig`."""
+        try:
+            await self.apply(self._first_document)
+            assert self._pipeline is not None
+            proxy = ProxyServer(
+                abandonable(self._pipeline.handle),
+                access_log=None,
+                keepalive_timeout=75,
+                auto_decompress=False,
+                handler_cancellation=False,
+            )
+            admin = web.Server(admin_handler(self.metrics, self.health), access_log=None)  # type: ignore[arg-type]
+            # In this order, because listeners are closed in the opposite one: health is told until the very end.
+            bound_admin_port = await self._listen(admin, admin_host, admin_port)
+            proxy_port = await self._listen(proxy, LOOPBACK, port)
+        except BaseException:
+            await self.stop()
+            raise
+        # What exists now stays: the collector need not look at it again, and may run less often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        self.health.ready = True
+        return Listening(LOOPBACK, proxy_port, bound_admin_port)
+
+    async def _listen(self, server: web.Server, host: str, port: int) -> int:
+        runner = web.ServerRunner(server, shutdown_timeout=self._grace_seconds)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        return int(runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """End: requests under way are answered, what was spent is booked, connections are closed."""
+        self.health.ready = False
+        await self._stack.aclose()
+        if self._pipeline is not None:
+            await self._pipeline.close()
+        await asyncio.gather(*(quota.close(timeout_seconds=SETTLE_SECONDS) for quota in self._quotas.values()))
+        for store in self._stores.values():
+            await store.close()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self._transports.close()
+        await self._audit.close()

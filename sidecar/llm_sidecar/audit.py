@@ -1,0 +1,117 @@
+"""One line of JSON per request, to standard output: who, what, where, how long, how many tokens. Never any content.
+
+Lines are gathered and written by a thread, so that a reader of the log who stops reading never stops a request. What
+cannot be written is dropped and counted, once a bound is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+if TYPE_CHECKING:
+    from llm_sidecar.record import RequestRecord
+
+GATHER_SECONDS: Final = 0.05
+MAX_PENDING_BYTES: Final = 1024 * 1024
+
+
+def audit_line(record: RequestRecord, now: float) -> bytes:
+    """The line for a finished request; `now` is on the record's clock."""
+    fields: dict[str, Any] = {
+        "time": _timestamp(time.time()),
+        "event": "request",
+        "request_id": record.request_id,
+        "team": record.team,
+        "api": record.api,
+        "type": record.type,
+        "model": record.model,
+        "provider": record.provider,
+        "stream": record.stream,
+        "status": record.status,
+        "duration_ms": round((now - record.started) * 1000, 1),
+        "cache": record.cache,
+        "usage": record.usage,
+        "usage_source": record.usage_source,
+        "charged_tokens": record.charged_tokens,
+    }
+    if record.first_content is not None:
+        fields["time_to_first_token_ms"] = round((record.first_content - record.started) * 1000, 1)
+    if record.error_code:
+        fields["error"] = record.error_code
+    if record.attempts:
+        fields["attempts"] = [
+            {"provider": one.provider, "outcome": one.outcome, "status": one.status, "ms": round(one.milliseconds, 1)}
+            for one in record.attempts
+        ]
+    if record.sdk_retry_count:
+        fields["sdk_retry_count"] = record.sdk_retry_count
+    if record.client_gone:
+        fields["client_gone"] = True
+    if record.interrupted:
+        fields["interrupted"] = True
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _timestamp(unix_seconds: float) -> str:
+    milliseconds = int(unix_seconds * 1000) % 1000
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_seconds)) + f".{milliseconds:03d}Z"
+
+
+class AuditLog:
+    """Gathers lines and writes them, off the event loop, to a file descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
+        self.dropped_lines = 0
+
+    def write(self, line: bytes) -> None:
+        """Take a line; it is written within a moment."""
+        if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
+            self.dropped_lines += 1
+            return
+        self._pending.append(line)
+        self._pending_bytes += len(line)
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write_soon())
+
+    async def _write_soon(self) -> None:
+        try:
+            while self._pending:
+                await asyncio.sleep(GATHER_SECONDS)
+                await self._write_pending()
+        finally:
+            self._writing = None
+
+    async def _write_pending(self) -> None:
+        lines, self._pending, self._pending_bytes = self._pending, [], 0
+        if lines:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, b"".join(lines))
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:  # nobody reads any more: the requests go on
+            self.dropped_lines += 1
+
+    async def close(self, *, timeout_seconds: float = 2) -> None:
+        """Write what is left, unless nobody reads."""
+        if self._writing is not None:
+            self._writing.cancel()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._write_pending()
+        except TimeoutError:
+            self.dropped_lines += 1
+        self._thread.shutdown(wait=False, cancel_futures=True)

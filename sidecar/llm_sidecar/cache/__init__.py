@@ -1,0 +1,1 @@
+"""Answers kept in the shared store: what may be kept, under which key, for how long."""

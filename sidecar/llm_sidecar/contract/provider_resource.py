@@ -1,0 +1,242 @@
+"""`LLMProvider`: where requests may go, with which key, and which models are there."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from llm_sidecar.contract.fields import (
+    BaseURL,
+    HeaderName,
+    ModelName,
+    ModelPattern,
+    ProxyURL,
+    SecretKeyReference,
+    SecretReference,
+    TimeoutSeconds,
+    TTLSeconds,
+)
+from llm_sidecar.contract.names import API
+from llm_sidecar.contract.rules import ContractModel, Rule, UniqueBy, matching
+
+CREDENTIAL_HEADERS: Final = ("api-key", "authorization", "proxy-authorization", "x-api-key", "x-goog-api-key")
+"""Headers that carry keys. A header's value in a manifest is readable by everyone who may read the resource."""
+
+
+class StreamUsage(StrEnum):
+    """Whether the proxy asks for token usage in streams whose API tells it only on request."""
+
+    REQUEST = "Request"
+    NEVER = "Never"
+
+
+class Credentials(ContractModel):
+    """The provider's API key."""
+
+    secret_key_ref: SecretKeyReference = Field(description="Secret in the same namespace that holds the API key.")
+
+
+class Authentication(ContractModel):
+    """How the key is sent, where that differs from the type's own way."""
+
+    header: HeaderName = Field(description="Header that carries the key, such as Authorization or api-key.")
+    scheme: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=64),
+            matching(
+                "[A-Za-z0-9._-]+",
+                message="is not an authentication scheme",
+                fix="use one word such as Bearer, or remove the field to send the key alone",
+            ),
+        ]
+        | None
+    ) = Field(default=None, description="Word before the key, such as Bearer. Without it the key stands alone.")
+
+
+class Header(ContractModel):
+    """A header for every request to this provider."""
+
+    name: Annotated[
+        HeaderName,
+        Rule(
+            "!(self.lowerAscii() in [" + ", ".join(f"'{name}'" for name in CREDENTIAL_HEADERS) + "])",
+            lambda name: name.lower() not in CREDENTIAL_HEADERS,
+            "is a header that carries keys, and values here are readable by all who can read this resource",
+            "put the key into a Secret and name it in spec.credentials, and the header in spec.authentication",
+        ),
+    ] = Field(description="Header name, such as OpenAI-Project.")
+    value: Annotated[
+        str,
+        Field(max_length=4096),
+        matching(
+            "(?:[!-~](?:[ -~]*[!-~])?)?",
+            message="is not a valid header value: printable ASCII without spaces at its ends",
+            fix="remove control and non-ASCII characters, and spaces at the ends",
+        ),
+    ] = Field(description="Header value. No secrets: it is readable by all who can read this resource.")
+
+
+class Model(ContractModel):
+    """A model of this provider, or all models whose names begin alike."""
+
+    rules = (
+        Rule(
+            "!self.name.endsWith('*') || !has(self.aliases) || size(self.aliases) == 0",
+            lambda model: not model.name.endswith("*") or not model.aliases,
+            "a name that ends in * cannot have aliases: which of its models would they mean",
+            "remove the aliases, or list the model by its exact name",
+            "aliases",
+        ),
+    )
+
+    name: ModelPattern = Field(description="Name at the provider. May end in *, which stands for any ending.")
+    aliases: Annotated[tuple[ModelName, ...], Field(max_length=16), UniqueBy()] = Field(
+        default=(), description="Other names that an application may ask for; the request then goes out with `name`."
+    )
+    max_output_tokens: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = Field(
+        default=None,
+        description="The most tokens that this model can generate in one answer. Bounds what a token limit reserves "
+        "for a request that sets no limit of its own.",
+    )
+
+
+class Timeouts(ContractModel):
+    """How long to wait for this provider, in seconds."""
+
+    connect_seconds: TimeoutSeconds = Field(default=5, description="To connect, TLS included, in seconds.")
+    response_seconds: TimeoutSeconds = Field(
+        default=600, description="For a whole plain (not streamed) answer, in seconds."
+    )
+    first_token_seconds: TimeoutSeconds = Field(
+        default=300, description="For a stream's first content, in seconds. Reasoning models are silent for minutes."
+    )
+    idle_seconds: TimeoutSeconds = Field(
+        default=120, description="Between two pieces of a stream that has begun, in seconds."
+    )
+    stream_seconds: TimeoutSeconds = Field(default=3600, description="For a whole stream, in seconds.")
+
+
+class Egress(ContractModel):
+    """The way out of the pod. The application's own proxy variables are never used."""
+
+    proxy_url: ProxyURL | None = Field(
+        default=None, alias="proxyURL", description="HTTP proxy to go through, such as http://proxy.example.com:3128."
+    )
+    ca_bundle_secret_ref: SecretKeyReference | None = Field(
+        default=None,
+        description="PEM certificates of the authorities to trust instead of the system's, in a Secret of the same "
+        "namespace.",
+    )
+    client_certificate_secret_ref: SecretReference | None = Field(
+        default=None,
+        description="Certificate to present to the provider: a Secret of type kubernetes.io/tls in the same namespace.",
+    )
+
+
+class TTLByType(ContractModel):
+    """How long answers are kept, in seconds. 0 means never."""
+
+    generation: TTLSeconds = Field(default=3600, description="Generated answers, in seconds. 0 = never kept.")
+    embeddings: TTLSeconds = Field(default=604800, description="Embeddings, in seconds. 0 = never kept.")
+    token_count: TTLSeconds = Field(default=86400, description="Token counts, in seconds. 0 = never kept.")
+
+
+class ProviderCache(ContractModel):
+    """How long this provider's answers stay in the cache."""
+
+    ttl_seconds: TTLByType = Field(default=TTLByType(), description="Seconds by type of request.")
+
+
+class LLMProviderSpec(ContractModel):
+    """Where requests may go, with which key, and which models are there."""
+
+    rules = (
+        Rule(
+            "!has(self.authentication) || !has(self.headers) || "
+            "!self.headers.exists(h, h.name.lowerAscii() == self.authentication.header.lowerAscii())",
+            lambda spec: (
+                spec.authentication is None
+                or all(header.name.lower() != spec.authentication.header.lower() for header in spec.headers)
+            ),
+            "a header here has the name of authentication.header, which carries the key",
+            "remove it from headers",
+            "headers",
+        ),
+        Rule(
+            "!has(self.headers) || "
+            "self.headers.all(h, self.headers.exists_one(g, g.name.lowerAscii() == h.name.lowerAscii()))",
+            lambda spec: len({header.name.lower() for header in spec.headers}) == len(spec.headers),
+            "two headers have the same name (upper and lower case are equal)",
+            "keep one of them",
+            "headers",
+        ),
+        Rule(
+            "!has(self.authentication) || has(self.credentials)",
+            lambda spec: spec.authentication is None or spec.credentials is not None,
+            "tells how to send a key, but there is no key",
+            "add credentials.secretKeyRef, or remove authentication",
+            "authentication",
+        ),
+    )
+
+    type: Annotated[
+        str,
+        Field(min_length=1, max_length=63, pattern="^[A-Z][A-Za-z0-9]{0,62}$"),
+    ] = Field(
+        description="Kind of provider: OpenAI, Anthropic, Google, or another registered one. OpenAI fits every server "
+        "that speaks its API, with baseURL."
+    )
+    base_url: BaseURL | None = Field(
+        default=None,
+        alias="baseURL",
+        description="Exactly what the SDK's base_url would be, such as https://api.openai.com/v1. Default: by type.",
+    )
+    credentials: Credentials | None = Field(
+        default=None, description="The provider's API key. Leave out for servers that want none."
+    )
+    authentication: Authentication | None = Field(default=None, description="How the key is sent. Default: by type.")
+    headers: Annotated[tuple[Header, ...], Field(max_length=32)] = Field(
+        default=(), description="Headers added to every request. Not secret."
+    )
+    apis: Annotated[tuple[API, ...], Field(min_length=1, max_length=16), UniqueBy()] | None = Field(
+        default=None, description="APIs that this provider speaks. Default: by type."
+    )
+    passthrough_paths: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Field(min_length=1, max_length=256),
+                matching(
+                    r"/[A-Za-z0-9._~!$&()+,;=:@%/-]*[*]?",
+                    message="is not a path: it begins with /, has no query, and a * only at the end",
+                    fix="write it like /v1/files or /v1/files/*",
+                ),
+            ],
+            ...,
+        ],
+        Field(max_length=64),
+        UniqueBy(),
+    ] = Field(
+        default=(),
+        description="Paths to pass on as they are, such as /v1/files/*. They are neither cached nor counted in tokens, "
+        "and with a shared key they open what other teams stored there.",
+    )
+    priority: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = Field(
+        default=0, description="Lower goes first; equal ones share by weight."
+    )
+    weight: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=1, description="Share among providers of equal priority."
+    )
+    models: Annotated[tuple[Model, ...], Field(max_length=128), UniqueBy("name")] = Field(
+        default=(), description="Models that are offered. The list answers an application that asks for models."
+    )
+    timeouts: Timeouts = Field(default=Timeouts(), description="How long to wait for this provider.")
+    stream_usage: StreamUsage = Field(
+        default=StreamUsage.REQUEST,
+        description="Request: ask for token usage in streams. Never: for servers that refuse to be asked.",
+    )
+    egress: Egress = Field(default=Egress(), description="The way out: proxy, trusted authorities, client certificate.")
+    cache: ProviderCache = Field(default=ProviderCache(), description="How long answers stay in the cache.")

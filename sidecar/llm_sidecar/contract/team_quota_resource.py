@@ -1,0 +1,130 @@
+"""`TeamQuota`: what a team may use, and how much of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field
+
+from llm_sidecar.contract.fields import LABEL_PATTERN, MAX_SAFE_INTEGER, ModelPattern, TTLSeconds
+from llm_sidecar.contract.rules import ContractModel, Rule, UniqueBy, matching
+from llm_sidecar.contract.windows import Per
+
+
+class OnStoreUnavailable(StrEnum):
+    """What to do with requests while the store that counts them is away."""
+
+    ALLOW = "Allow"
+    DENY = "Deny"
+
+
+class CachedGenerations(StrEnum):
+    """Which generated answers may be kept and served again."""
+
+    NONE = "None"
+    DETERMINISTIC = "Deterministic"
+    ALL = "All"
+
+
+def is_time_zone(name: str) -> bool:
+    """True for a name of the IANA database."""
+    try:
+        ZoneInfo(name)
+    # A folder of the database ("America") is an OSError or a ValueError, depending on where the database lies.
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+class ModelAccess(ContractModel):
+    """Which models the team may ask for. `deny` wins."""
+
+    allow: Annotated[tuple[ModelPattern, ...], Field(max_length=128), UniqueBy()] = Field(
+        default=(),
+        description="The only models allowed, by name or alias; * at the end stands for any ending. Empty: all.",
+    )
+    deny: Annotated[tuple[ModelPattern, ...], Field(max_length=128), UniqueBy()] = Field(
+        default=(), description="Models refused, even where allow names them; * at the end stands for any ending."
+    )
+
+
+_Amount = Annotated[int, Field(strict=True, ge=1, le=MAX_SAFE_INTEGER)]
+
+
+class Limit(ContractModel):
+    """One limit on what the whole team uses in one calendar window."""
+
+    rules = (
+        Rule(
+            "has(self.requests) != has(self.tokens)",
+            lambda limit: (limit.requests is None) != (limit.tokens is None),
+            "a limit needs exactly one of requests and tokens",
+            "keep one of them; a second limit can hold the other",
+        ),
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_PATTERN)] = Field(
+        description="Name of the limit, told to those whom it refuses."
+    )
+    per: Per = Field(description="Calendar window in spec.timeZone. A week begins on Monday.")
+    requests: _Amount | None = Field(
+        default=None, description="Calls of applications in one window. Answers from the cache are free."
+    )
+    tokens: _Amount | None = Field(
+        default=None, description="Tokens of all kinds in one window: input, cached input and output."
+    )
+
+
+class TeamCache(ContractModel):
+    """What of the team's answers may be cached."""
+
+    generations: CachedGenerations = Field(
+        default=CachedGenerations.DETERMINISTIC,
+        description="Which generated answers are cached: None, Deterministic (the request says temperature 0), All.",
+    )
+    max_ttl_seconds: TTLSeconds = Field(
+        default=86400,
+        alias="maxTTLSeconds",
+        description="Upper bound, in seconds, on how long a provider says to keep answers. 0 = nothing is cached.",
+    )
+
+
+_ProviderReference = Annotated[
+    str,
+    Field(min_length=1, max_length=127),
+    matching(
+        "(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
+        message="is not the name of an LLMProvider",
+        fix="write NAME for one of this namespace or a shared one, or NAMESPACE/NAME",
+    ),
+]
+
+
+class TeamQuotaSpec(ContractModel):
+    """What a team may use, and how much of it."""
+
+    providers: Annotated[tuple[_ProviderReference, ...], Field(max_length=64), UniqueBy()] = Field(
+        default=(), description="The only providers to use, as NAME or NAMESPACE/NAME. Empty: all that are open to it."
+    )
+    models: ModelAccess = Field(default=ModelAccess(), description="Which models the team may ask for.")
+    limits: Annotated[tuple[Limit, ...], Field(max_length=32), UniqueBy("name")] = Field(
+        default=(), description="Limits, all of which hold. None: unlimited."
+    )
+    time_zone: Annotated[
+        str,
+        Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9_+/-]+$"),
+        Rule(
+            # cel-go looks the zone up and fails the rule where there is none; "Local" would be the API server's own.
+            "self != 'Local' && timestamp('2026-01-01T00:00:00Z').getFullYear(self) > 0",
+            is_time_zone,
+            "is not a time zone of the IANA database",
+            "write it like UTC or Europe/Berlin",
+        ),
+    ] = Field(default="UTC", description="IANA time zone of the limits' calendar windows, such as Europe/Berlin.")
+    on_store_unavailable: OnStoreUnavailable = Field(
+        default=OnStoreUnavailable.ALLOW,
+        description="Requests while the store that counts them is away. Allow: they pass uncounted. Deny: refused.",
+    )
+    cache: TeamCache = Field(default=TeamCache(), description="What of the team's answers may be cached.")

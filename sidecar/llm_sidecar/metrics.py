@@ -1,0 +1,154 @@
+"""What Prometheus scrapes. Label values come from configured names only, so the number of series is bounded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from llm_sidecar import __version__
+from llm_sidecar.record import OTHER
+
+if TYPE_CHECKING:
+    from llm_sidecar.record import RequestRecord
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+DURATION_BUCKETS: Final = (0.005, 0.02, 0.1, 0.3, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+"""From a cache hit to the longest reasoning call."""
+
+
+class Metrics:
+    """All metrics of one sidecar, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "llm_requests",
+            "Requests of applications, by final status.",
+            ("provider", "status", "model", "team", "type"),
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "llm_tokens",
+            "Tokens that providers counted, in disjoint kinds (reasoning is a part of output).",
+            ("provider", "model", "team", "kind"),
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "llm_request_duration_seconds",
+            "From the request's head to the end of its answer.",
+            ("provider", "type"),
+            buckets=DURATION_BUCKETS,
+            registry=registry,
+        )
+        self.time_to_first_token = Histogram(
+            "llm_time_to_first_token_seconds",
+            "From the request's head to a stream's first content.",
+            ("provider",),
+            buckets=DURATION_BUCKETS,
+            registry=registry,
+        )
+        self.cache_requests = Counter(
+            "llm_cache_requests", "Requests by what the cache did for them.", ("result",), registry=registry
+        )
+        self.cache_saved_tokens = Counter(
+            "llm_cache_saved_tokens", "Tokens of answers that the cache gave.", registry=registry
+        )
+        self.failovers = Counter(
+            "llm_failovers",
+            "Attempts that went to another provider, by why.",
+            ("from", "to", "reason"),
+            registry=registry,
+        )
+        self.quota_refusals = Counter(
+            "llm_quota_refusals", "Requests refused by a limit.", ("team", "limit"), registry=registry
+        )
+        self.usage_source = Counter(
+            "llm_usage_source", "How the charged tokens were known.", ("source",), registry=registry
+        )
+        self.degraded = Gauge(
+            "llm_sidecar_degraded", "1 while a part works in a reduced way.", ("part",), registry=registry
+        )
+        self.config_info = Gauge(
+            "llm_sidecar_config_info", "The configuration in use.", ("hash",), registry=registry
+        )
+        self.config_reload_timestamp = Gauge(
+            "llm_sidecar_config_last_reload_timestamp_seconds",
+            "When the configuration in use was loaded.",
+            registry=registry,
+        )
+        Gauge("llm_sidecar_build_info", "This program.", ("version",), registry=registry).labels(__version__).set(1)
+        self.degraded.labels("store").set(0)
+        self.degraded.labels("config").set(0)
+        self._children: dict[tuple[object, ...], Callable[[float], None]] = {}
+
+    def _increase(self, counter: Counter, *labels: str) -> Callable[[float], None]:
+        # Looking up a child by its labels costs more than counting does; the labels are few.
+        key = (counter, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = counter.labels(*labels).inc
+        return child
+
+    def _observe(self, histogram: Histogram, *labels: str) -> Callable[[float], None]:
+        key = (histogram, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = histogram.labels(*labels).observe
+        return child
+
+    def count(self, record: RequestRecord, now: float) -> None:
+        """Count one finished request; `now` is on the record's clock."""
+        request_type = record.type or OTHER
+        provider = record.provider
+        self._increase(
+            self.requests, provider, str(record.status), record.model, record.team, request_type
+        )(1)
+        self._observe(self.duration, provider, request_type)(now - record.started)
+        if record.refused_limit:
+            self._increase(self.quota_refusals, record.team, record.refused_limit)(1)
+        if record.first_content is not None:
+            self._observe(self.time_to_first_token, provider)(record.first_content - record.started)
+        if record.cache is not None:
+            self._increase(self.cache_requests, record.cache)(1)
+        if record.cache == "hit":
+            if record.usage is not None:
+                self.cache_saved_tokens.inc(record.usage.total_tokens)
+            return
+        if record.usage_source is not None:
+            self._increase(self.usage_source, record.usage_source)(1)
+        self._count_tokens(record)
+        if len(record.attempts) > 1:
+            self._count_failovers(record)
+
+    def _count_tokens(self, record: RequestRecord) -> None:
+        usage = record.usage
+        if usage is None:
+            return
+        for kind, tokens in (
+            ("input", usage.input_tokens),
+            ("cache_read", usage.cache_read_tokens),
+            ("cache_write", usage.cache_write_tokens),
+            ("output", usage.output_tokens),
+            ("reasoning", usage.reasoning_tokens),
+        ):
+            if tokens:
+                self._increase(self.tokens, record.provider, record.model, record.team, kind)(tokens)
+
+    def _count_failovers(self, record: RequestRecord) -> None:
+        for failed, following in zip(record.attempts, record.attempts[1:], strict=False):
+            self._increase(self.failovers, failed.provider, following.provider, failed.outcome)(1)
+
+    def config_loaded(self, config_hash: str) -> None:
+        """A configuration came into use."""
+        self.config_info.clear()
+        self.config_info.labels(config_hash).set(1)
+        self.config_reload_timestamp.set(time.time())
+        self.degraded.labels("config").set(0)
+
+    def exposition(self) -> bytes:
+        """All metrics as Prometheus text."""
+        return generate_latest(self.registry)

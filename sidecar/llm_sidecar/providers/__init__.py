@@ -1,0 +1,1 @@
+"""Places that answer: one short file each, and the factory that makes one from an LLMProvider's `type`."""

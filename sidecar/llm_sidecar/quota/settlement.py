@@ -1,0 +1,132 @@
+"""Settlements on their way to the store: in the background, many in one call, and again while the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from llm_sidecar.quota.scripts import SETTLE
+from llm_sidecar.store import Store, StoreUnavailable
+
+_BATCH: Final = 64
+"""Keeps one script call well under a millisecond: other callers of the store wait meanwhile."""
+
+_MAX_PENDING: Final = 10_000
+_MAX_BACKOFF_SECONDS: Final = 5.0
+_MAX_REFUSALS: Final = 5
+"""A script that fails five times on the same settlements will not take the sixth."""
+
+
+class SettleMode(StrEnum):
+    """What it means when the store does not know the id: see settle.lua."""
+
+    FIRST = "first"
+    AGAIN = "again"
+    UNBACKED = "unbacked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What a reservation came to: counter and amount of each limit."""
+
+    request_id: str
+    mode: SettleMode
+    amounts: tuple[tuple[str, int], ...]
+
+    def arguments(self) -> list[str | int]:
+        """This settlement's part of the script's arguments."""
+        flat: list[str | int] = [self.request_id, self.mode.value, len(self.amounts)]
+        for counter, amount in self.amounts:
+            flat += (counter, amount)
+        return flat
+
+
+class SettlementQueue:
+    """Takes settlements without waiting and brings them to the store, in order.
+
+    Bounded: what does not fit is counted in `dropped` and left to the end of its lease.
+    """
+
+    def __init__(self, store: Store, *, keys: Sequence[str], max_pending: int = _MAX_PENDING) -> None:
+        self.dropped = 0
+        self._store = store
+        self._keys = keys
+        self._max_pending = max_pending
+        self._pending: deque[Settlement] = deque()
+        self._in_flight = 0
+        self._wanted = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def pending(self) -> int:
+        """Settlements that the store has not confirmed."""
+        return len(self._pending) + self._in_flight
+
+    def add(self, settlement: Settlement) -> None:
+        """Settle soon. Never waits."""
+        if self.pending >= self._max_pending:
+            self.dropped += 1
+            return
+        self._pending.append(settlement)
+        self._wanted.set()
+        self._drained.clear()
+        if self._worker is None:
+            self._worker = asyncio.get_running_loop().create_task(self._work(), name="quota settlements")
+
+    async def close(self, *, timeout_seconds: float) -> None:
+        """Wait until all are settled, at most for so long."""
+        if self._worker is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._drained.wait()
+        except TimeoutError:
+            self.dropped += self.pending
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _work(self) -> None:
+        failures = refusals = 0
+        while True:
+            await self._wanted.wait()
+            batch = [self._pending.popleft() for _ in range(min(_BATCH, len(self._pending)))]
+            self._in_flight = len(batch)
+            try:
+                await self._settle(batch)
+            except StoreUnavailable as unavailable:
+                failures += 1
+                refusals = refusals + 1 if unavailable.reason == "script" else 0
+                if refusals < _MAX_REFUSALS:
+                    self._put_back(batch, maybe_executed=unavailable.maybe_executed)
+                    await asyncio.sleep(_backoff_seconds(failures))
+                    continue
+                self.dropped += len(batch)
+            self._in_flight = failures = refusals = 0
+            if not self._pending:
+                self._wanted.clear()
+                self._drained.set()
+
+    async def _settle(self, batch: list[Settlement]) -> None:
+        arguments: list[str | int] = []
+        for settlement in batch:
+            arguments += settlement.arguments()
+        await self._store.run(SETTLE, self._keys, arguments)
+
+    def _put_back(self, batch: list[Settlement], *, maybe_executed: bool) -> None:
+        self._in_flight = 0
+        for settlement in reversed(batch):
+            if maybe_executed and settlement.mode is SettleMode.FIRST:
+                self._pending.appendleft(replace(settlement, mode=SettleMode.AGAIN))
+            else:
+                self._pending.appendleft(settlement)
+
+
+def _backoff_seconds(failures: int) -> float:
+    exponential = min(_MAX_BACKOFF_SECONDS, 0.05 * 2.0 ** min(failures, 10))
+    return exponential * random.uniform(0.5, 1.0)  # noqa: S311 - spreads a fleet, guards nothing

@@ -1,0 +1,65 @@
+"""What is remembered of one request until it is over: one object, from which metrics and the audit line are made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from llm_sidecar.contract.names import API, RequestType
+    from llm_sidecar.formats.base import Usage
+
+UsageSource = Literal["measured", "estimated", "partial"]
+CacheResult = Literal["hit", "miss", "bypass"]
+
+NOBODY = "none"
+"""The provider of a request that reached none."""
+
+OTHER = "other"
+"""Stands for every name that is not configured: what a client types must not become a label."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one provider."""
+
+    provider: str
+    outcome: str
+    """`answered`, or a `FailureReason`."""
+    status: int | None
+    milliseconds: float
+    detail: str = ""
+    """For the error that names each attempt; no address, nothing of a body."""
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request. Times are seconds of the monotonic clock."""
+
+    request_id: str
+    team: str
+    started: float = field(default_factory=time.perf_counter)
+    api: API | None = None
+    type: RequestType | None = None
+    model: str = OTHER
+    """The configured name that the asked one matched."""
+    provider: str = NOBODY
+    answered_by: tuple[str, str] | None = None
+    """Provider and model, as told to the application."""
+    stream: bool = False
+    status: int = 0
+    error_code: str = ""
+    cache: CacheResult | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    first_content: float | None = None
+    usage: Usage | None = None
+    usage_source: UsageSource | None = None
+    charged_tokens: int = 0
+    sdk_retry_count: int = 0
+    client_gone: bool = False
+    interrupted: bool = False
+    """A stream that had begun ended without its terminal marker."""
+    quota_remaining: str = ""
+    refused_limit: str = ""
+    """The limit of the team's quota that refused the request."""

@@ -1,0 +1,80 @@
+"""Configuration that follows its source, by content: what cannot be used changes nothing but the health report.
+
+The source is read again every second rather than watched: a Secret's volume is swapped by renaming a symbolic link
+above the file, which watchers of the file itself do not see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from llm_sidecar.contract.config import InvalidConfig
+from llm_sidecar.manifests import ManifestsRefused
+from llm_sidecar.runtime import UnusableConfig
+
+if TYPE_CHECKING:
+    from llm_sidecar.contract.config import ConfigDocument
+    from llm_sidecar.health import Health
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 1.0
+
+
+class UnreadableSource(Exception):
+    """The source cannot be read at all. The message says why and what to do."""
+
+
+class ConfigSource(Protocol):
+    """Where configuration comes from."""
+
+    def fingerprint(self) -> bytes:
+        """Changes whenever the content does. Raises `UnreadableSource`."""
+        ...
+
+    def load(self) -> ConfigDocument:
+        """The document. Raises `UnreadableSource`, `InvalidConfig` or `ManifestsRefused`."""
+        ...
+
+
+def problems_of(error: Exception) -> tuple[str, ...]:
+    """One line per problem."""
+    match error:
+        case InvalidConfig(problems=problems) | UnusableConfig(problems=problems) | ManifestsRefused(problems=problems):
+            return tuple(str(problem) for problem in problems)
+        case _:
+            return (str(error),)
+
+
+class Reloader:
+    """Applies a source's new content while the process runs."""
+
+    def __init__(
+        self, source: ConfigSource, apply: Callable[[ConfigDocument], Awaitable[None]], health: Health
+    ) -> None:
+        self._source = source
+        self._apply = apply
+        self._health = health
+        self._seen = source.fingerprint()
+
+    async def run(self) -> None:
+        """Look for new content until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once."""
+        try:
+            fingerprint = self._source.fingerprint()
+            if fingerprint == self._seen:
+                return
+            self._seen = fingerprint
+            await self._apply(self._source.load())
+        except (UnreadableSource, InvalidConfig, UnusableConfig, ManifestsRefused) as error:
+            problems = problems_of(error)
+            if problems != self._health.config_problems:
+                self._health.config_refused(problems)

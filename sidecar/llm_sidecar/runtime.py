@@ -1,0 +1,192 @@
+"""One configuration, compiled for use. A request keeps the one that it began with; a reload makes a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llm_sidecar.cache.policy import CachePolicy
+from llm_sidecar.contract.names import RequestType
+from llm_sidecar.contract.provider_resource import StreamUsage
+from llm_sidecar.errors import ModelNotAllowed, UnknownModel
+from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
+from llm_sidecar.providers.base import Authentication, ProviderSettings, SecretText, Timeouts
+from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderType
+from llm_sidecar.upstream import AiohttpTransport, Egress, InvalidEgress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llm_sidecar.contract.config import ConfigDocument, ProviderEntry, TeamEntry
+    from llm_sidecar.contract.provider_resource import LLMProviderSpec
+    from llm_sidecar.failover.routes import Candidate
+    from llm_sidecar.formats.base import ParsedRequest
+    from llm_sidecar.providers.base import Transport
+
+NO_TEAM = "none"
+"""Label and store key of requests without a TeamQuota: never a valid `NAMESPACE/NAME`."""
+
+
+class UnusableConfig(Exception):
+    """The document is well-formed, but something in it cannot work here. One line per problem."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAccess:
+    """Which models a team may ask for, by the names that it asks with. `deny` wins over `allow`."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+    def allows(self, model: str) -> bool:
+        """True where the team may use it."""
+        if any(matches(model, pattern) for pattern in self.deny):
+            return False
+        return not self.allow or any(matches(model, pattern) for pattern in self.allow)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What requests are served with."""
+
+    config_hash: str
+    team: str
+    routes: Routes
+    access: ModelAccess
+    cache: CachePolicy
+    egresses: frozenset[Egress]
+
+    def candidates(self, request: ParsedRequest) -> tuple[Candidate, ...]:
+        """Who may answer, first choice first. Raises `ModelNotAllowed` or `UnknownModel`."""
+        model, api = request.model, request.call.api
+        if not self.access.allows(model):
+            raise ModelNotAllowed(
+                f"team {self.team} may not use the model {model[:100]!r}: see spec.models of its TeamQuota"
+            )
+        candidates = self.routes.candidates(api, model) if model.isprintable() and model.isascii() else ()
+        if not candidates:
+            elsewhere = self.routes.serves_elsewhere(model)
+            hint = f"; it is served in {', '.join(elsewhere)}" if elsewhere else ""
+            raise UnknownModel(
+                f"no provider serves the model {model[:100]!r} in {api}{hint}. GET the model list for those that are"
+            )
+        return candidates
+
+
+class Transports:
+    """Connection pools by egress, kept over reloads so that a new key does not cost every connection."""
+
+    def __init__(self) -> None:
+        self._pools: dict[Egress, AiohttpTransport] = {}
+
+    def get(self, egress: Egress) -> Transport:
+        """The pool for an egress. Raises `InvalidEgress`."""
+        pool = self._pools.get(egress)
+        if pool is None:
+            pool = self._pools[egress] = AiohttpTransport(egress)
+        return pool
+
+    def keep_only(self, egresses: Iterable[Egress]) -> list[AiohttpTransport]:
+        """Forget the pools that no configuration uses any more, and return them: they are to be retired."""
+        wanted = set(egresses)
+        return [self._pools.pop(egress) for egress in list(self._pools) if egress not in wanted]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for pool in self.keep_only(()):
+            await pool.close()
+
+
+def compile_runtime(document: ConfigDocument, config_hash: str, transports: Transports) -> Runtime:
+    """Make everything ready that a request needs. Raises `UnusableConfig`."""
+    problems: list[str] = []
+    providers: list[ConfiguredProvider] = []
+    egresses: set[Egress] = set()
+    for entry in document.providers:
+        try:
+            egress = _egress(entry)
+            providers.append(_provider(entry, transports.get(egress)))
+            egresses.add(egress)
+        except InvalidEgress as error:
+            problems.append(f"LLMProvider {entry.namespace}/{entry.name}: spec.{error}")
+        except UnknownProviderType as error:
+            problems.append(f"LLMProvider {entry.namespace}/{entry.name}: spec.type: {error}")
+    team = document.team
+    if team is not None and team.spec.limits and document.store.url is None:
+        problems.append(
+            f"TeamQuota {team.label}: spec.limits cannot be counted without a store. Fix: set store.url to a Redis"
+        )
+    if problems:
+        raise UnusableConfig(problems)
+    return Runtime(
+        config_hash=config_hash,
+        team=team.label if team else NO_TEAM,
+        routes=Routes(providers),
+        access=_access(team),
+        cache=_cache(team),
+        egresses=frozenset(egresses),
+    )
+
+
+def _access(team: TeamEntry | None) -> ModelAccess:
+    return ModelAccess(team.spec.models.allow, team.spec.models.deny) if team else ModelAccess()
+
+
+def _cache(team: TeamEntry | None) -> CachePolicy:
+    return CachePolicy(team.spec.cache.generations, team.spec.cache.max_ttl_seconds) if team else CachePolicy()
+
+
+def _egress(entry: ProviderEntry) -> Egress:
+    certificate = entry.client_certificate
+    return Egress(
+        proxy_url=entry.spec.egress.proxy_url,
+        ca_bundle=entry.ca_bundle,
+        certificate=certificate.certificate if certificate else None,
+        private_key=SecretText(certificate.private_key.get_secret_value()) if certificate else None,
+    )
+
+
+def _provider(entry: ProviderEntry, transport: Transport) -> ConfiguredProvider:
+    spec = entry.spec
+    ttl = spec.cache.ttl_seconds
+    return ConfiguredProvider(
+        provider=LLMProviderFactory.create(spec.type, _settings(entry), transport),
+        priority=spec.priority,
+        weight=spec.weight,
+        models=spec.models,
+        passthrough_paths=spec.passthrough_paths,
+        asks_for_stream_usage=spec.stream_usage is StreamUsage.REQUEST,
+        cache_ttl_seconds={
+            RequestType.GENERATION: ttl.generation,
+            RequestType.EMBEDDINGS: ttl.embeddings,
+            RequestType.TOKEN_COUNT: ttl.token_count,
+        },
+    )
+
+
+def _settings(entry: ProviderEntry) -> ProviderSettings:
+    spec = entry.spec
+    authentication = spec.authentication
+    return ProviderSettings(
+        name=entry.label,
+        base_url=spec.base_url,
+        key=SecretText(entry.credential.get_secret_value()) if entry.credential else None,
+        authentication=Authentication(authentication.header, authentication.scheme) if authentication else None,
+        headers=tuple((header.name, header.value) for header in spec.headers),
+        apis=spec.apis or (),
+        timeouts=_timeouts(spec),
+    )
+
+
+def _timeouts(spec: LLMProviderSpec) -> Timeouts:
+    return Timeouts(
+        connect=spec.timeouts.connect_seconds,
+        response=spec.timeouts.response_seconds,
+        first_token=spec.timeouts.first_token_seconds,
+        idle=spec.timeouts.idle_seconds,
+        stream=spec.timeouts.stream_seconds,
+    )

@@ -1,0 +1,86 @@
+"""A real Valkey for each module of tests, and quotas of one team on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from llm_sidecar.contract.team_quota_resource import TeamQuotaSpec
+from llm_sidecar.embedded_store import embedded_store
+from llm_sidecar.quota import Quota
+from llm_sidecar.quota.scripts import quota_keys
+from llm_sidecar.redis_connection import packed
+from llm_sidecar.redis_store import RedisStore
+from llm_sidecar.store import Reply
+
+TEAM = "payments/payments"
+
+
+def team_spec(*limits: dict[str, Any], policy: str = "Allow", time_zone: str = "UTC") -> TeamQuotaSpec:
+    return TeamQuotaSpec.model_validate({"limits": limits, "onStoreUnavailable": policy, "timeZone": time_zone})
+
+
+async def command(store: RedisStore, *words: str | int | bytes) -> Reply:
+    return await store._call(packed(*words))
+
+
+async def counters(store: RedisStore) -> dict[str, int]:
+    """All counters of the team, as `limit|used` and `limit|held`, summed over windows."""
+    flat = await command(store, "HGETALL", quota_keys(TEAM)[0])
+    assert isinstance(flat, list)
+    totals: dict[str, int] = {}
+    for field, value in zip(flat[::2], flat[1::2], strict=True):
+        assert isinstance(field, bytes)
+        assert isinstance(value, bytes)
+        name, *_, kind = field.decode().split("|")
+        totals[f"{name}|{kind}"] = totals.get(f"{name}|{kind}", 0) + int(value)
+    return totals
+
+
+async def settled(quota: Quota) -> None:
+    """Wait until nothing is on its way to the store."""
+    async with asyncio.timeout(10):
+        while quota.pending_settlements:  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.001)
+
+
+async def end_leases(store: RedisStore) -> None:
+    """As if every open lease had ended: time itself cannot be moved in the store."""
+    leases = quota_keys(TEAM)[1]
+    ids = await command(store, "ZRANGE", leases, 0, -1)
+    assert isinstance(ids, list)
+    for request_id in ids:
+        assert isinstance(request_id, bytes)
+        await command(store, "ZADD", leases, "XX", 1, request_id)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def store_url() -> AsyncIterator[str]:
+    async with embedded_store() as url:
+        yield url
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[RedisStore]:
+    store = RedisStore(store_url, timeout_seconds=5)
+    await command(store, "FLUSHALL")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def open_quota(store: RedisStore) -> AsyncIterator[Callable[..., Quota]]:
+    async with AsyncExitStack() as stack:
+
+        def make(*limits: dict[str, Any], policy: str = "Allow", **options: Any) -> Quota:
+            options.setdefault("team", TEAM)
+            quota = Quota(options.pop("store", store), spec=team_spec(*limits, policy=policy), **options)
+            stack.push_async_callback(quota.close, timeout_seconds=0)
+            return quota
+
+        yield make

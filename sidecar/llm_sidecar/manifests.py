@@ -16,6 +16,7 @@ from pydantic import SecretStr, ValidationError
 
 from llm_sidecar.contract.config import (
     ConfigDocument,
+    ConfigRefused,
     InvalidConfig,
     ProviderEntry,
     StoreEntry,
@@ -58,12 +59,8 @@ class Manifests:
         return tuple(problem for problem in self.problems if problem.severity is Severity.ERROR)
 
 
-class ManifestsRefused(Exception):
+class ManifestsRefused(ConfigRefused):
     """No config can be made of these manifests. Each line says where, what and what to do."""
-
-    def __init__(self, *problems: Problem | str) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = problems
 
 
 def load(
@@ -99,11 +96,11 @@ class _Loading:
         kind, version = content.get("kind"), content.get("apiVersion")
         if kind == "Secret" and version == "v1":
             self._add_secret(document)
-        elif isinstance(version, str) and version.split("/")[0] == API_GROUP:
-            self._add_resource(document)
         elif not isinstance(kind, str) or not isinstance(version, str):
             missing = "kind" if not isinstance(kind, str) else "apiVersion"
             self.problems.append(source.problem((missing,), "required value", f"add it, such as {_EXAMPLES[missing]}"))
+        elif version.split("/")[0] == API_GROUP:
+            self._add_resource(document)
         else:
             meant = nearest(kind, list(_KINDS))
             fix = f"for a resource of ours write apiVersion: {GROUP_VERSION}" if meant == kind else ""

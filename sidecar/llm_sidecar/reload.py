@@ -11,9 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from llm_sidecar.contract.config import InvalidConfig
-from llm_sidecar.manifests import ManifestsRefused
-from llm_sidecar.runtime import UnusableConfig
+from llm_sidecar.contract.config import ConfigRefused
 
 if TYPE_CHECKING:
     from llm_sidecar.contract.config import ConfigDocument
@@ -24,7 +22,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS: Final = 1.0
 
 
-class UnreadableSource(Exception):
+class UnreadableSource(ConfigRefused):
     """The source cannot be read at all. The message says why and what to do."""
 
 
@@ -36,17 +34,8 @@ class ConfigSource(Protocol):
         ...
 
     def load(self) -> ConfigDocument:
-        """The document. Raises `UnreadableSource`, `InvalidConfig` or `ManifestsRefused`."""
+        """The document. Raises `ConfigRefused`."""
         ...
-
-
-def problems_of(error: Exception) -> tuple[str, ...]:
-    """One line per problem."""
-    match error:
-        case InvalidConfig(problems=problems) | UnusableConfig(problems=problems) | ManifestsRefused(problems=problems):
-            return tuple(str(problem) for problem in problems)
-        case _:
-            return (str(error),)
 
 
 class Reloader:
@@ -74,7 +63,6 @@ class Reloader:
                 return
             self._seen = fingerprint
             await self._apply(self._source.load())
-        except (UnreadableSource, InvalidConfig, UnusableConfig, ManifestsRefused) as error:
-            problems = problems_of(error)
-            if problems != self._health.config_problems:
-                self._health.config_refused(problems)
+        except ConfigRefused as error:
+            if error.problems != self._health.config_problems:
+                self._health.config_refused(error.problems)

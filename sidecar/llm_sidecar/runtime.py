@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_sidecar.cache.policy import CachePolicy
+from llm_sidecar.contract.config import ConfigRefused
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.contract.provider_resource import StreamUsage
 from llm_sidecar.errors import ModelNotAllowed, UnknownModel
@@ -15,7 +16,7 @@ from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderTyp
 from llm_sidecar.upstream import AiohttpTransport, Egress, InvalidEgress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from llm_sidecar.contract.config import ConfigDocument, ProviderEntry, TeamEntry
     from llm_sidecar.contract.provider_resource import LLMProviderSpec
@@ -27,12 +28,8 @@ NO_TEAM = "none"
 """Label and store key of requests without a TeamQuota: never a valid `NAMESPACE/NAME`."""
 
 
-class UnusableConfig(Exception):
-    """The document is well-formed, but something in it cannot work here. One line per problem."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+class UnusableConfig(ConfigRefused):
+    """The document is well-formed, but something in it cannot work here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +118,7 @@ def compile_runtime(document: ConfigDocument, config_hash: str, transports: Tran
             f"TeamQuota {team.label}: spec.limits cannot be counted without a store. Fix: set store.url to a Redis"
         )
     if problems:
-        raise UnusableConfig(problems)
+        raise UnusableConfig(*problems)
     return Runtime(
         config_hash=config_hash,
         team=team.label if team else NO_TEAM,

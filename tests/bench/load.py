@@ -21,7 +21,7 @@ import uvloop
 from tests.bench.figures import percentile
 from tests.bench.http_messages import MalformedMessage, MessageParser
 from tests.bench.payloads import Kind, expected_body, request_parts
-from tests.bench.proc import cpu_seconds, resident_bytes
+from tests.bench.proc import cpu_seconds, machine_busy_seconds, resident_bytes
 from tests.bench.results import LoadResult
 
 SAMPLE_SECONDS: Final = 0.05
@@ -79,6 +79,7 @@ class Load:
         self.cpu_begin: dict[str, float] = {}
         self.cpu_end: dict[str, float] = {}
         self.generator_begin = self.generator_end = 0.0
+        self.machine_begin = self.machine_end = 0.0
         self.resident_max: dict[str, int] = dict.fromkeys(settings.watch, 0)
 
     def next_request(self) -> bytes | None:
@@ -93,6 +94,7 @@ class Load:
         """Begin to count."""
         self.cpu_begin = self._cpu()
         self.generator_begin = time.process_time()
+        self.machine_begin = machine_busy_seconds()
         self.window_begin = time.perf_counter()
 
     def close_window(self) -> None:
@@ -101,6 +103,7 @@ class Load:
             return
         self.window_end = time.perf_counter()
         self.generator_end = time.process_time()
+        self.machine_end = machine_busy_seconds()
         self.cpu_end = self._cpu()
         self.stopping = True
 
@@ -139,6 +142,7 @@ class Load:
             cpu_seconds={name: self.cpu_end[name] - begin for name, begin in self.cpu_begin.items()},
             resident_max_bytes=self.resident_max,
             generator_cpu_seconds=self.generator_end - self.generator_begin,
+            machine_busy_seconds=self.machine_end - self.machine_begin,
             errors=dict(self.errors),
         )
 

@@ -104,8 +104,15 @@ def sample_of(result: LoadResult, *, scenario: Scenario, target: str, round_numb
         requests_per_core_second=result.requests / cpu_seconds if cpu_seconds else 0.0,
         redis_cpu_microseconds_per_request=result.cpu_seconds[REDIS] / result.requests * 1e6,
         surroundings_share=_surroundings_share(result, other_cores=other_cores),
+        strangers_cores=_strangers_cores(result, direct=target == DIRECT),
         resident_max_bytes=result.resident_max_bytes[UNDER_TEST],
     )
+
+
+def _strangers_cores(result: LoadResult, *, direct: bool) -> float:
+    # The upstream alone is watched under two names.
+    watched = sum(seconds for name, seconds in result.cpu_seconds.items() if not direct or name != UPSTREAM)
+    return max(0.0, result.machine_busy_seconds - watched - result.generator_cpu_seconds) / result.seconds
 
 
 def _surroundings_share(result: LoadResult, *, other_cores: int) -> float:

@@ -20,3 +20,11 @@ def cpu_seconds(process_id: int) -> float:
 def resident_bytes(process_id: int) -> int:
     """Resident set size."""
     return int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * _PAGE_SIZE
+
+
+def machine_busy_seconds() -> float:
+    """CPU time that all programs of the machine have used since it started, and what a hypervisor took away."""
+    user, nice, system, _idle, _wait, interrupt, soft_interrupt, steal = (
+        int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    )
+    return (user + nice + system + interrupt + soft_interrupt + steal) / _TICKS_PER_SECOND

@@ -21,6 +21,9 @@ PACKAGES: Final = ("llm-sidecar", "aiohttp", "hiredis", "orjson", "pydantic", "r
 SURROUNDINGS_LIMIT: Final = 0.85
 """Above this share of their cores, load generator and upstream set the pace; such a row is a lower bound."""
 
+STRANGERS_LIMIT: Final = 0.2
+"""More CPUs than this busy with other programs' work, at the median window, make figures of wall time worthless."""
+
 _MEDIANS: Final = (
     "requests_per_second",
     "p50_ms",
@@ -103,14 +106,14 @@ def document(found: Measurements, *, machine: dict[str, Any], effort: Effort) ->
 
 def markdown(found: Measurements, *, machine: dict[str, Any], effort: Effort) -> str:
     """Everything, for a person to read."""
-    parts = [_opening(machine, effort), _aims_table(found)]
+    parts = [_opening(found, machine, effort), _aims_table(found)]
     for scenario in SCENARIOS:
         parts += [f"## {scenario.name[0].upper()}{scenario.name[1:]}", _scenario_table(found, scenario)]
     parts += ["## Memory, start, import", _memory_table(found), _start_table(found)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _opening(machine: dict[str, Any], effort: Effort) -> str:
+def _opening(found: Measurements, machine: dict[str, Any], effort: Effort) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
     where = "on a core of its own" if machine["target_on_its_own_core"] else "on the same core as everything else"
     return (
@@ -118,8 +121,15 @@ def _opening(machine: dict[str, Any], effort: Effort) -> str:
         f"load average before the run {machine['load_average_before']}. {packages}.\n\n"
         f"Medians of {effort.rounds} round(s), windows of {effort.window_seconds} s, targets in turn. "
         f"Ratios and differences are made within a round. "
-        f"\\* = load generator and upstream set the pace: a lower bound."
+        f"\\* = load generator and upstream set the pace: a lower bound.\n\n"
+        f"{_strangers(found)}"
     )
+
+
+def _strangers(found: Measurements) -> str:
+    cores = median(sample.strangers_cores for sample in found.samples) if found.samples else 0.0
+    text = f"Other programs kept {cores:.2f} CPUs busy meanwhile"
+    return text + (": **too much; run it again on an idle machine**." if cores > STRANGERS_LIMIT else ".")
 
 
 def _aims_table(found: Measurements) -> str:
@@ -140,7 +150,7 @@ def _scenario_table(found: Measurements, scenario: Scenario) -> str:
     unit = "streams" if streams else "requests"
     heads = ["target", f"{unit}/s", "ratio to minimal", "p50 ms", "p99 ms", "added p50", "added p99"]
     heads += ["first byte p50 ms", "p99 ms", "added p50"] if streams else []
-    heads += ["CPU µs each", f"{unit}/s per core", "Redis CPU µs each"]
+    heads += ["CPU µs each", f"{unit}/s per core", "ratio to minimal", "Redis CPU µs each"]
     rows = (_scenario_row(found, scenario, target, streams=streams) for target in _targets(found, scenario))
     return table(heads, rows)
 
@@ -152,8 +162,9 @@ def _scenario_row(found: Measurements, scenario: Scenario, target: str, *, strea
     milliseconds = ["p50_ms", "p99_ms", "added_p50_ms", "added_p99_ms"]
     milliseconds += ["first_byte_p50_ms", "first_byte_p99_ms", "added_first_byte_p50_ms"] if streams else []
     row += [_number(figures[name], 2) for name in milliseconds]
-    costs = ("cpu_microseconds_per_request", "requests_per_core_second", "redis_cpu_microseconds_per_request")
-    return row + [_number(figures[name], 0) for name in costs]
+    row += [_number(figures[name], 0) for name in ("cpu_microseconds_per_request", "requests_per_core_second")]
+    row.append(_number(figures["per_core_ratio_to_minimal"], 2))
+    return [*row, _number(figures["redis_cpu_microseconds_per_request"], 0)]
 
 
 def _memory_table(found: Measurements) -> str:
@@ -190,6 +201,7 @@ def _figures(found: Measurements, scenario: Scenario, target: str) -> dict[str, 
     direct = target == DIRECT
     figures = {name: middle(name) for name in _MEDIANS}
     figures["ratio_to_minimal"] = _ratio(found, scenario, target)
+    figures["per_core_ratio_to_minimal"] = _ratio(found, scenario, target, figure="requests_per_core_second")
     if target not in VARIANTS:
         figures["redis_cpu_microseconds_per_request"] = None
     for name in ("p50_ms", "p99_ms", "first_byte_p50_ms"):
@@ -197,9 +209,11 @@ def _figures(found: Measurements, scenario: Scenario, target: str) -> dict[str, 
     return figures
 
 
-def _ratio(found: Measurements, scenario: Scenario, target: str) -> float | None:
-    values = found.column("requests_per_second", scenario=scenario.name, target=target)
-    floors = found.column("requests_per_second", scenario=scenario.name, target=MINIMAL)
+def _ratio(
+    found: Measurements, scenario: Scenario, target: str, *, figure: str = "requests_per_second"
+) -> float | None:
+    values = found.column(figure, scenario=scenario.name, target=target)
+    floors = found.column(figure, scenario=scenario.name, target=MINIMAL)
     return median_ratio(values, floors=floors) if values and floors else None
 
 

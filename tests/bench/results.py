@@ -47,6 +47,7 @@ class LoadResult:
     cpu_seconds: Mapping[str, float]
     resident_max_bytes: Mapping[str, int]
     generator_cpu_seconds: float
+    machine_busy_seconds: float
     errors: Mapping[str, int]
 
 
@@ -68,6 +69,8 @@ class Sample:
     redis_cpu_microseconds_per_request: float
     surroundings_share: float
     """How busy load generator, upstream and Redis kept their cores: near 1 they set the pace, not the target."""
+    strangers_cores: float
+    """How many CPUs other programs of the machine kept busy meanwhile."""
     resident_max_bytes: int
 
 

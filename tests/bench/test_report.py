@@ -1,6 +1,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from tests.bench import report
 from tests.bench.measure import QUICK_EFFORT, sample_of
 from tests.bench.results import PLAIN_SATURATED, LoadResult, Measurements, Memory, Start
@@ -24,6 +26,7 @@ WINDOW = LoadResult(
     cpu_seconds={"target": 0.5, "redis": 0.1, "upstream": 0.2},
     resident_max_bytes={"target": 50 * report.MEBIBYTE},
     generator_cpu_seconds=0.4,
+    machine_busy_seconds=1.3,
     errors={},
 )
 
@@ -57,6 +60,7 @@ def test_a_window_becomes_figures_per_request_and_per_second() -> None:
     assert sample.requests_per_core_second == 2000
     assert sample.redis_cpu_microseconds_per_request == 100
     assert sample.surroundings_share == 0.35
+    assert sample.strangers_cores == pytest.approx(0.05)
 
 
 def test_aims_are_judged_by_what_was_measured() -> None:
@@ -74,6 +78,14 @@ def test_the_page_shows_ratios_within_rounds_and_added_latency() -> None:
     row = next(line for line in page.splitlines() if line.startswith(f"| {FULL}"))
 
     assert [cell.strip() for cell in row.split("|")][2:8] == ["450", "0.60", "5.00", "2.00", "3.50", "0.00"]
+
+
+def test_a_run_on_a_busy_machine_says_that_it_is_worth_nothing() -> None:
+    calm, disturbed = measurements(), measurements()
+    disturbed.samples = [replace(sample, strangers_cores=0.5) for sample in disturbed.samples]
+
+    assert "idle machine" not in report.markdown(calm, machine=MACHINE, effort=QUICK_EFFORT)
+    assert "idle machine" in report.markdown(disturbed, machine=MACHINE, effort=QUICK_EFFORT)
 
 
 def test_the_document_is_json_with_the_machine_and_every_round() -> None:

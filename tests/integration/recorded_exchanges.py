@@ -114,7 +114,9 @@ def _openai(documents: list[dict[str, Any]]) -> Usage | None:
         "input_tokens": total_input - (cache_read or 0) - (cache_write or 0),
         "cache_read_tokens": cache_read,
         "cache_write_tokens": cache_write,
-        "output_tokens": usage.get("output_tokens", usage.get("completion_tokens")),
+        "output_tokens": usage.get(
+            "output_tokens", usage.get("completion_tokens", usage["total_tokens"] - total_input)
+        ),
         "reasoning_tokens": output_details.get("reasoning_tokens"),
     }
 
@@ -141,15 +143,20 @@ def _gemini(documents: list[dict[str, Any]]) -> Usage | None:
         return None
     usage = usages[-1]
     cache_read, thoughts = usage.get("cachedContentTokenCount"), usage.get("thoughtsTokenCount")
-    generated = [count for count in (usage.get("candidatesTokenCount"), thoughts) if count is not None]
     prompt = usage.get("promptTokenCount", 0) + usage.get("toolUsePromptTokenCount", 0)
     return {
         "input_tokens": prompt - (cache_read or 0),
         "cache_read_tokens": cache_read,
         "cache_write_tokens": None,
-        "output_tokens": sum(generated) if generated else None,
+        "output_tokens": usage.get("candidatesTokenCount", 0) + (thoughts or 0),
         "reasoning_tokens": thoughts,
     }
+
+
+def _nothing(_documents: list[dict[str, Any]]) -> Usage:
+    """Counting is free with all three: what it tells is what another call would take."""
+    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+    return dict.fromkeys(names) | {"input_tokens": 0, "output_tokens": 0}
 
 
 _USAGE_READERS: Final = {
@@ -157,6 +164,9 @@ _USAGE_READERS: Final = {
     "/v1/responses": _openai,
     "/v1/embeddings": _openai,
     "/v1/messages": _anthropic,
+    "/v1/responses/input_tokens": _nothing,
+    "/v1/messages/count_tokens": _nothing,
+    ":countTokens": _nothing,
     ":generateContent": _gemini,
     ":streamGenerateContent": _gemini,
     ":batchEmbedContents": _gemini,

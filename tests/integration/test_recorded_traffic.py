@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +14,15 @@ import pytest
 from yarl import URL
 
 from tests.integration.processes import Sidecar, running_sidecar
-from tests.integration.recorded_exchanges import APIS, EXPECTED_EXCHANGES, Exchange, load
+from tests.integration.recorded_exchanges import APIS, EXPECTED_EXCHANGES, Exchange, Usage, load
 from tests.integration.replay import RECORDING_HEADER, Received, replaying
 
 pytestmark = [pytest.mark.needs("recordings"), pytest.mark.xdist_group("recorded_traffic")]
 
 CONCURRENT_REQUESTS: Final = 8
 EXCHANGE_SECONDS: Final = 30
+SHOWN: Final = 20
+"""Exchanges that a failure tells about."""
 UPSTREAM_KEYS: Final = {api: f"upstream-key-of-{api}" for api in APIS}
 ANTHROPIC_VERSION: Final = "2023-06-01"
 KEPT_HEADER: Final = ("X-Of-The-Application", "kept")
@@ -170,10 +172,23 @@ def _request_id(one: Played) -> str:
     return next(iter(one.header_values("x-llm-sidecar-request-id")), "")
 
 
-def _differences(played: Iterable[Played], expected_and_actual: Any) -> dict[str, tuple[Any, Any]]:
-    """What differs, by exchange, so that a failure names every exchange that is wrong."""
-    found = {f"{one.exchange.id} {one.exchange.path}": expected_and_actual(one) for one in played}
-    return {name: (expected, actual) for name, (expected, actual) in found.items() if expected != actual}
+def _assert_equal(played: Iterable[Played], expected_and_actual: Callable[[Played], tuple[Any, Any]]) -> None:
+    """Fail with every exchange that is wrong, and where each begins to differ."""
+    compared = [(one.exchange, *expected_and_actual(one)) for one in played]
+    differing = [
+        f"{exchange.id} {exchange.method} {exchange.path}\n  expected {_from_difference(expected, actual)}"
+        f"\n  was      {_from_difference(actual, expected)}"
+        for exchange, expected, actual in compared
+        if expected != actual
+    ]
+    assert not differing, f"{len(differing)} of {len(compared)} exchanges differ:\n" + "\n".join(differing[:SHOWN])
+
+
+def _from_difference(value: Any, other: Any) -> str:
+    """The value, from a little before the place where it begins to differ."""
+    mine, others = repr(value), repr(other)
+    place = next((at for at, pair in enumerate(zip(mine, others, strict=False)) if pair[0] != pair[1]), 0)
+    return f"{'…' * (place > 60)}{mine[max(0, place - 60) : place + 340]}"
 
 
 def test_every_recording_is_played(played: dict[str, list[Played]]) -> None:
@@ -183,25 +198,19 @@ def test_every_recording_is_played(played: dict[str, list[Played]]) -> None:
 @pytest.mark.parametrize("api", APIS)
 def test_every_answer_arrives_as_it_was_recorded(played: dict[str, list[Played]], api: str) -> None:
     """Status and body, to the byte, however the network split and framed them."""
-    differences = _differences(
-        played[api], lambda one: ((one.exchange.status, one.exchange.response), (one.status, one.body))
-    )
-
-    assert differences == {}
+    _assert_equal(played[api], lambda one: ((one.exchange.status, one.exchange.response), (one.status, one.body)))
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_every_request_reaches_the_provider_once_and_as_it_was_sent(played: dict[str, list[Played]], api: str) -> None:
     """Method, path, query and every byte of the body, odd spacing included."""
-    differences = _differences(
+    _assert_equal(
         played[api],
         lambda one: (
             [(one.exchange.method, one.exchange.path, one.exchange.request_body or b"")],
             [(each.method, each.target, each.body) for each in one.received],
         ),
     )
-
-    assert differences == {}
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -213,7 +222,7 @@ def test_the_pods_token_never_reaches_a_provider_whose_own_key_does(played: dict
         "google": ("x-goog-api-key", UPSTREAM_KEYS["google"]),
     }[api]
 
-    differences = _differences(
+    _assert_equal(
         played[api],
         lambda one: (
             [{name: [value]}] * len(one.received),
@@ -224,8 +233,6 @@ def test_the_pods_token_never_reaches_a_provider_whose_own_key_does(played: dict
         ),
     )
     leaks = [one.exchange.id for one in played[api] if one.token in repr(one.received)]
-
-    assert differences == {}
     assert leaks == []
 
 
@@ -245,7 +252,7 @@ def test_a_provider_sees_the_applications_headers_but_not_who_it_claims_to_be(
     def exchange_headers(exchange: Exchange) -> list[tuple[str, str]]:
         return list(exchange.request_headers.items())
 
-    assert _differences(played[api], seen) == {}
+    _assert_equal(played[api], seen)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -260,33 +267,29 @@ def test_an_application_sees_the_providers_headers_but_no_cookie_of_its(
         expected |= {"x-llm-sidecar-provider": [api], "x-llm-sidecar-attempts": ["1"]}
         return expected, {name: one.header_values(name) for name in expected}
 
-    assert _differences(played[api], seen) == {}
+    _assert_equal(played[api], seen)
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_token_usage_is_read_to_the_number_that_the_provider_told(played: dict[str, list[Played]], api: str) -> None:
-    """Plain answers and streams alike; none where the provider told none or nothing was generated."""
-    differences = _differences(
-        played[api],
-        lambda one: (
-            (one.exchange.usage, "measured" if one.exchange.usage else None),
-            (one.audit.get("usage", "no audit line"), one.audit.get("usage_source")),
-        ),
-    )
+    """Plain answers and streams alike; none for errors and for paths that are merely passed through."""
 
-    assert differences == {}
+    def told(one: Played) -> tuple[Any, Any]:
+        usage = one.exchange.usage
+        source = one.audit.get("usage_source") if usage else None
+        return (
+            (usage, "measured" if usage else None, _total(usage)),
+            (one.audit.get("usage", "no audit line"), source, one.audit.get("charged_tokens")),
+        )
+
+    _assert_equal(played[api], told)
 
 
 def test_the_expected_usage_adds_up_to_the_providers_own_totals(played: dict[str, list[Played]]) -> None:
     """Guards the tests' own reading: disjoint buckets sum to the total wherever an API tells one."""
     exchanges = [one.exchange for each in played.values() for one in each]
     told = [exchange for exchange in exchanges if exchange.usage and exchange.provider_total is not None]
-    wrong = [
-        exchange.id
-        for exchange in told
-        if exchange.provider_total
-        != sum(count or 0 for bucket, count in (exchange.usage or {}).items() if bucket != "reasoning_tokens")
-    ]
+    wrong = [exchange.id for exchange in told if exchange.provider_total != _total(exchange.usage)]
 
     assert len(told) > 250
     assert wrong == []
@@ -317,6 +320,11 @@ def test_usage_that_only_the_sidecar_asked_for_is_hidden_from_the_application(
 
         assert len(expected) < len(one.exchange.response)
         assert expected == one.body
+
+
+def _total(usage: Usage | None) -> int:
+    """All buckets; reasoning is a part of the output, told apart."""
+    return sum(count or 0 for bucket, count in (usage or {}).items() if bucket != "reasoning_tokens")
 
 
 def _is_one_insertion(sent: bytes, received: bytes) -> bool:

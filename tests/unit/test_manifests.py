@@ -119,7 +119,7 @@ class TestReading:
             ("a: !!int x\n", "1: is not YAML: unreadable value"),
             ("a: *missing\n", "1: is not YAML"),
             ("a: &a [*a]\n", "1: is not YAML that can be read"),
-            ("a: " + "[" * 3000, "1: is not YAML that can be read"),
+            ("a: " + "[" * 1200, "1: is not YAML that can be read"),
             ("&a [x,x,x,x,x,x,x,x]\n", "1: is not an object"),
         ],
     )
@@ -171,7 +171,8 @@ class TestKinds:
         assert manifests.errors == ()
 
     @pytest.mark.parametrize(
-        ("kind", "fix"), [("LLMprovider", "did you mean LLMProvider?"), ("Budget", "write one of LLMProvider, TeamQuota")]
+        ("kind", "fix"),
+        [("LLMprovider", "did you mean LLMProvider?"), ("Budget", "write one of LLMProvider, TeamQuota")],
     )
     def test_an_unknown_kind_of_our_group_is_a_problem(self, tmp_path: Path, kind: str, fix: str) -> None:
         (said,) = _said(_load(tmp_path, f"apiVersion: llm-sidecar.io/v1alpha1\nkind: {kind}\n"))
@@ -213,11 +214,8 @@ class TestKinds:
 
     def test_a_quota_that_names_an_unknown_provider_gets_a_warning(self, tmp_path: Path) -> None:
         manifests = _load(tmp_path, _provider(), _quota(spec="  providers: [openai, opnai, team/openai, x/openai]"))
-        assert _said(manifests) == [
-            "16: spec.providers[1]: warning: no LLMProvider of this name is among these files. Fix: did you mean openai?",
-            "16: spec.providers[3]: warning: no LLMProvider of this name is among these files. "
-            "Fix: did you mean team/openai?",
-        ]
+        said = "warning: no LLMProvider of this name is among these files. Fix: did you mean openai?"
+        assert _said(manifests) == [f"13: spec.providers[{position}]: {said}" for position in (1, 3)]
 
 
 class TestSecrets:
@@ -245,10 +243,11 @@ class TestSecrets:
 
     def test_a_missing_secret_is_a_warning_for_check_and_an_end_for_run(self, tmp_path: Path) -> None:
         manifests = _load(tmp_path, _provider(spec=WITH_KEY))
-        assert _said(manifests) == [
+        (said,) = _said(manifests)
+        assert said == (
             "8: spec.credentials.secretKeyRef.name: warning: no Secret keys of namespace team is among these files. "
             "Fix: add its manifest, or create it in the cluster"
-        ]
+        )
         with pytest.raises(ManifestsRefused, match="no Secret keys of namespace team"):
             assemble(manifests, environment={})
 
@@ -258,18 +257,20 @@ class TestSecrets:
 
     def test_an_unset_variable_is_named(self, tmp_path: Path) -> None:
         documents = (_provider(spec=WITH_KEY), _secret("", annotation="MY_KEY"))
-        assert "MY_KEY, which the Secret keys names for it, is not set. Fix: export MY_KEY" in _said(
-            _load(tmp_path, *documents)
-        )[0]
+        assert (
+            "MY_KEY, which the Secret keys names for it, is not set. Fix: export MY_KEY"
+            in _said(_load(tmp_path, *documents))[0]
+        )
         with pytest.raises(ManifestsRefused, match="export MY_KEY"):
             _assemble(tmp_path, *documents, MY_KEY=" ")
 
     def test_a_missing_key_is_a_problem_that_lists_the_keys(self, tmp_path: Path) -> None:
         manifests = _load(tmp_path, _provider(spec=WITH_KEY), _secret(f"stringData: {{a: {KEY}, b: x}}"))
-        assert _said(manifests) == [
+        (said,) = _said(manifests)
+        assert said == (
             "8: spec.credentials.secretKeyRef.key: the Secret keys has no key openai, or an empty one. "
             "Fix: add it, or name one that it has (a, b)"
-        ]
+        )
 
     @pytest.mark.parametrize(
         ("body", "said"),
@@ -388,9 +389,7 @@ class TestAssembling:
             ("google", ["other/google"]),  # a shared one
         ],
     )
-    def test_the_quotas_providers_are_the_only_ones(
-        self, tmp_path: Path, reference: str, expected: list[str]
-    ) -> None:
+    def test_the_quotas_providers_are_the_only_ones(self, tmp_path: Path, reference: str, expected: list[str]) -> None:
         document = _assemble(
             tmp_path,
             _provider("openai"),
@@ -401,13 +400,11 @@ class TestAssembling:
         assert [entry.identity for entry in document.providers] == expected
 
     def test_a_secret_that_only_an_excluded_provider_lacks_does_not_matter(self, tmp_path: Path) -> None:
-        document = _assemble(
-            tmp_path, _provider("a"), _provider("b", spec=WITH_KEY), _quota(spec="  providers: [a]")
-        )
+        document = _assemble(tmp_path, _provider("a"), _provider("b", spec=WITH_KEY), _quota(spec="  providers: [a]"))
         assert [entry.label for entry in document.providers] == ["a"]
 
     def test_no_provider_at_all_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ManifestsRefused, match="no LLMProvider is left to use. Fix: "):
+        with pytest.raises(ManifestsRefused, match=r"no LLMProvider is left to use\. Fix: "):
             _assemble(tmp_path, _quota())
 
     def test_two_providers_of_one_name_cannot_both_be_shared(self, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.app import Listening, Sidecar
-from llm_sidecar.reload import ConfigSource, Reloader, UnreadableSource, problems_of
+from llm_sidecar.contract.config import ConfigRefused
+from llm_sidecar.reload import ConfigSource, Reloader
 
 if TYPE_CHECKING:
     from llm_sidecar.contract.config import ConfigDocument
@@ -28,13 +29,10 @@ def set_up_log(level: str) -> None:
 
 def load_or_explain(source: ConfigSource) -> ConfigDocument | None:
     """The first configuration. Without one there is nothing to serve: say why, one line per problem."""
-    from llm_sidecar.contract.config import InvalidConfig  # noqa: PLC0415 - beside its only use
-    from llm_sidecar.manifests import ManifestsRefused  # noqa: PLC0415
-
     try:
         return source.load()
-    except (UnreadableSource, InvalidConfig, ManifestsRefused) as error:
-        explain(*problems_of(error))
+    except ConfigRefused as error:
+        explain(*error.problems)
         return None
 
 
@@ -54,15 +52,13 @@ async def serve_until_told(
     announce: Callable[[Listening], None],
 ) -> int:
     """Serve until SIGTERM or SIGINT, then end in order. Returns the exit status."""
-    from llm_sidecar.runtime import UnusableConfig  # noqa: PLC0415
-
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
         listening = await sidecar.start(port=port, admin_port=admin_port, admin_host=admin_host)
-    except UnusableConfig as error:
+    except ConfigRefused as error:
         explain(*error.problems)
         return REFUSED
     except OSError as error:

@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
 async def _serve(arguments: argparse.Namespace, token: str) -> int:
     from llm_sidecar.app import Sidecar  # noqa: PLC0415
     from llm_sidecar.commands.running import REFUSED, load_or_explain, serve_until_told  # noqa: PLC0415
-    from llm_sidecar.config_sources import PublishedFile  # noqa: PLC0415
+    from llm_sidecar.published_config import PublishedConfig  # noqa: PLC0415
 
-    source = PublishedFile(arguments.config)
+    source = PublishedConfig(arguments.config)
     document = load_or_explain(source)
     if document is None:
         return REFUSED

@@ -29,12 +29,16 @@ MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """A Secret holds no more than this."""
 
 
-class InvalidConfig(Exception):
-    """The document cannot be used. Every line names a field and what to do, and none quotes a value."""
+class ConfigRefused(Exception):
+    """A configuration cannot be used. Every line names what is wrong and what to do, and none quotes a secret."""
 
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    def __init__(self, *problems: object) -> None:
+        self.problems = tuple(str(problem) for problem in problems)
+        super().__init__("\n".join(self.problems))
+
+
+class InvalidConfig(ConfigRefused):
+    """The document is not one, or breaks a rule. Every line names a field."""
 
 
 class TeamEntry(ContractModel):

@@ -168,7 +168,9 @@ def _gemini_call(method: str, path: str, query: str, encoded_model: str, verb: s
 
 
 def _model_get(method: str, path: str, encoded_model: str, family: Family) -> Recognised:
-    if _PLAIN_MODEL_PATH.fullmatch(path) is None:
+    # Google's names hold neither: there an encoded colon could only hide a verb.
+    plain = _PLAIN_PATH if family is Family.GEMINI else _PLAIN_MODEL_PATH
+    if plain.fullmatch(path) is None:
         return UnknownEndpoint(family)
     if method != "GET":
         return WrongMethod("GET", family)

@@ -7,6 +7,7 @@ Covers what the three APIs accept in schemas: types, enums, bounds, formats, ref
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 Schema: TypeAlias = dict[str, Any]
@@ -164,19 +165,33 @@ def _type(schema: Schema, depth: int) -> str:
 
 
 def _number(schema: Schema, *, whole: bool) -> int | float:
-    step = _bound(schema, "multipleOf") or (1 if whole else 0.5)
+    step = _bound(schema, "multipleOf") or (1 if whole else None)
     low, high = _bound(schema, "minimum"), _bound(schema, "maximum")
     below, above = _bound(schema, "exclusiveMinimum"), _bound(schema, "exclusiveMaximum")
-    if below is not None and (low is None or below >= low):
-        low = (below // step + 1) * step
-    if above is not None and (high is None or above <= high):
-        high = (-(-above // step) - 1) * step
+    if step is None:
+        return _between(_tighter(low, below, max), _tighter(high, above, min))
+    if below is not None:
+        low = _tighter(low, (below // step + 1) * step, max)
+    if above is not None:
+        high = _tighter(high, (-(-above // step) - 1) * step, min)
     value = step if low is None else -(-low // step) * step
     if high is not None and value > high:
         value = high // step * step
-        if low is not None and value < low:
-            value = (low + high) / 2
     return int(value) if whole else float(value)
+
+
+def _between(low: float | None, high: float | None) -> float:
+    if low is not None and high is not None:
+        return (low + high) / 2
+    if low is not None:
+        return low + 1
+    return 0.5 if high is None else high - 1
+
+
+def _tighter(one: float | None, other: float | None, choose: Callable[[float, float], float]) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
 
 
 def _bound(schema: Schema, name: str) -> float | None:

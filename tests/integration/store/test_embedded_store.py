@@ -35,7 +35,8 @@ async def test_a_full_store_forgets_answers_and_keeps_what_never_expires() -> No
         for number in range(200):
             await store.set(f"answer{number}", bytes(100_000), ttl_seconds=60)
 
-        assert await store.get("answer0") is None
+        kept = [await store.get(f"answer{number}") is not None for number in range(200)]
+        assert 0 < sum(kept) < 100
         assert await command(store, "HGET", "counters", "used") == b"7"
         await store.close()
 

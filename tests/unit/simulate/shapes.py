@@ -28,9 +28,8 @@ def events_of(text: str) -> list[tuple[str | None, Any]]:
 
 def assert_known_shape(kind: Any, data: Any, *, api: str) -> None:
     """Validate `data` as `kind`; what the type does not know must occur in recordings of that API."""
-    adapter = pydantic.TypeAdapter(kind)
     try:
-        unknown = set(_extras(adapter.validate_python(data), ""))
+        unknown = set(_extras(_adapter(kind).validate_python(data), ""))
     except pydantic.ValidationError as error:
         wrong = [each for each in error.errors() if each["type"] != "extra_forbidden"]
         assert not wrong
@@ -56,6 +55,12 @@ def recorded_paths(api: str) -> frozenset[str] | None:
         for data in _documents(exchange["response"]):
             paths.update(_keys(data, ""))
     return frozenset(paths)
+
+
+@cache
+def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    # Building one for the union of all stream events takes seconds.
+    return pydantic.TypeAdapter(kind)
 
 
 def _documents(text: str) -> Iterator[Any]:

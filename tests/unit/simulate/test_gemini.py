@@ -11,6 +11,9 @@ from pydantic import BaseModel
 
 from tests.unit.simulate.shapes import assert_known_shape, events_of
 
+# google-genai subclasses aiohttp's session, which aiohttp discourages at import of that class.
+pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
+
 MODEL = "gemini-3-flash-preview"
 GENERATE = f"/v1beta/models/{MODEL}:generateContent"
 STREAM = f"/v1beta/models/{MODEL}:streamGenerateContent"
@@ -91,7 +94,11 @@ async def test_the_other_endpoints_have_shapes_that_the_sdk_knows(http: aiohttp.
     content = {"parts": [{"text": "Hello!"}]}
     for path, body, kind in (
         (f"models/{MODEL}:countTokens", {"contents": [content]}, types.CountTokensResponse),
-        ("models/gemini-embedding-2:batchEmbedContents", {"requests": [{"content": content}]}, types.EmbedContentResponse),
+        (
+            "models/gemini-embedding-2:batchEmbedContents",
+            {"requests": [{"content": content}]},
+            types.EmbedContentResponse,
+        ),
     ):
         async with http.post(f"/{version}/{path}", json=body) as answer:
             assert_known_shape(kind, await answer.json(), api="google")

@@ -26,7 +26,8 @@ CHAT_TOOLS: list[Any] = [
     {"type": "function", "function": {"name": name, "parameters": WEATHER}} for name in ("get_weather", "get_forecast")
 ]
 RESPONSES_TOOLS: list[Any] = [
-    {"type": "function", "name": name, "parameters": WEATHER, "strict": True} for name in ("get_weather", "get_forecast")
+    {"type": "function", "name": name, "parameters": WEATHER, "strict": True}
+    for name in ("get_weather", "get_forecast")
 ]
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 

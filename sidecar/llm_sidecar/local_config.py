@@ -1,11 +1,10 @@
-"""The two places that configuration comes from: the file that the operator publishes, and manifests on this machine."""
+"""Configuration from manifests on this machine. Apart from `published_config`, because only this one needs YAML."""
 
 from __future__ import annotations
 
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from llm_sidecar.contract.config import parse_config
 from llm_sidecar.manifest_files import Unreadable, manifest_files
 from llm_sidecar.manifests import assemble, load
 from llm_sidecar.providers.factory import LLMProviderFactory
@@ -18,29 +17,8 @@ if TYPE_CHECKING:
     from llm_sidecar.contract.config import ConfigDocument
 
 
-class PublishedFile:
-    """The config document, as a Secret's volume shows it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def fingerprint(self) -> bytes:
-        """The content's digest."""
-        return sha256(self._read()).digest()
-
-    def load(self) -> ConfigDocument:
-        """Parse the file."""
-        return parse_config(self._read())
-
-    def _read(self) -> bytes:
-        try:
-            return self._path.read_bytes()
-        except OSError as error:
-            raise UnreadableSource(f"the config file cannot be read ({error.strerror})") from error
-
-
-class LocalManifests:
-    """Manifests as `kubectl apply` takes them, for one team on this machine."""
+class LocalConfig:
+    """Manifests as `kubectl apply` takes them, for one team on this machine. See `ConfigSource`."""
 
     def __init__(self, paths: Sequence[Path], *, team: str | None, store_url: str) -> None:
         self._paths = paths
@@ -55,8 +33,10 @@ class LocalManifests:
                 content = path.read_bytes()
                 digest.update(f"{path}\0{len(content)}\0".encode())
                 digest.update(content)
-        except (OSError, Unreadable) as error:
-            raise UnreadableSource(f"the manifests cannot be read: {error}") from error
+        except OSError as error:
+            raise UnreadableSource(f"{error.filename}: cannot be read ({error.strerror})") from error
+        except Unreadable as error:
+            raise UnreadableSource(error) from error
         return digest.digest()
 
     def load(self) -> ConfigDocument:
@@ -64,5 +44,5 @@ class LocalManifests:
         try:
             manifests = load(self._paths, known_types=LLMProviderFactory.types())
         except Unreadable as error:
-            raise UnreadableSource(str(error)) from error
+            raise UnreadableSource(error) from error
         return assemble(manifests, team=self._team, store_url=self._store_url)

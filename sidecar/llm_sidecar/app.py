@@ -10,6 +10,7 @@ import gc
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -20,7 +21,9 @@ from llm_sidecar.audit import AuditLog
 from llm_sidecar.budget import BufferBudget
 from llm_sidecar.cache.answers import AnswerCache
 from llm_sidecar.contract.config import config_hash, render_config
+from llm_sidecar.contract.names import API, ResponseHeader
 from llm_sidecar.exchange import Serving
+from llm_sidecar.formats.registry import FORMATS
 from llm_sidecar.guards import TokenGuard
 from llm_sidecar.health import Health
 from llm_sidecar.metrics import Metrics
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
+BAD_REQUEST: Final = 400
 ABANDONED_SECONDS: Final = 0.5
 """After the application has hung up, a request goes on for so long: the usage that a provider tells last is then
 still read. After that the provider's connection is cut."""
@@ -69,6 +73,27 @@ class ProxyConnection(RequestHandler):
         super().__init__(manager, **options)
         self.on_lost: Callable[[], object] | None = None
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP at all. Nothing of it is repeated: it may hold a key."""
+        if status != BAD_REQUEST:
+            return super().handle_error(request, status, exc, message)
+        body = FORMATS[API.OPENAI_CHAT].error_body(
+            BAD_REQUEST,
+            "malformed_http",
+            "the request is not valid HTTP/1.1: check the client's headers and framing",
+            {},
+        )
+        reply = web.Response(status=BAD_REQUEST, body=body, content_type="application/json")
+        reply.headers[ResponseHeader.REFUSED_BY] = "llm-sidecar"
+        reply.force_close()
+        return reply
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop."""
         super().connection_lost(exc)
@@ -91,10 +116,10 @@ def abandonable(handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse
         connection = request.protocol
         if not isinstance(connection, ProxyConnection):
             return await handle(request)
-        task = asyncio.current_task()
-        assert task is not None
         loop = asyncio.get_running_loop()
-        connection.on_lost = lambda: loop.call_later(ABANDONED_SECONDS, task.cancel)
+        task = asyncio.current_task(loop)
+        if task is not None:
+            connection.on_lost = partial(loop.call_later, ABANDONED_SECONDS, task.cancel)
         try:
             return await handle(request)
         finally:
@@ -129,7 +154,7 @@ class Sidecar:
 
     # --- configuration
 
-    async def apply(self, document: ConfigDocument) -> None:
+    async def apply(self, document: ConfigDocument) -> Pipeline:
         """Serve requests from now on with this configuration. Raises `UnusableConfig`, and changes nothing then."""
         digest = config_hash(render_config(document))
         runtime = compile_runtime(document, digest, self._transports)
@@ -145,6 +170,7 @@ class Sidecar:
         for pool in self._transports.keep_only(runtime.egresses):
             self._in_background(pool.retire())
         self.health.config_loaded(digest)
+        return self._pipeline
 
     async def _store(self, document: ConfigDocument) -> RedisStore | None:
         url = document.store.url.get_secret_value() if document.store.url else None
@@ -182,16 +208,15 @@ class Sidecar:
     async def start(self, *, port: int, admin_port: int, admin_host: str = LOOPBACK) -> Listening:
         """Listen. Raises `OSError` where a port is taken, `UnusableConfig`."""
         try:
-            await self.apply(self._first_document)
-            assert self._pipeline is not None
+            pipeline = await self.apply(self._first_document)
             proxy = ProxyServer(
-                abandonable(self._pipeline.handle),
+                abandonable(pipeline.handle),
                 access_log=None,
                 keepalive_timeout=75,
                 auto_decompress=False,
                 handler_cancellation=False,
             )
-            admin = web.Server(admin_handler(self.metrics, self.health), access_log=None)  # type: ignore[arg-type]
+            admin = web.Server(admin_handler(self.metrics, self.health), access_log=None)
             # In this order, because listeners are closed in the opposite one: health is told until the very end.
             bound_admin_port = await self._listen(admin, admin_host, admin_port)
             proxy_port = await self._listen(proxy, LOOPBACK, port)

@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 
 class Health:
     """The sidecar's own state. Readiness never depends on Redis or on a provider: without them the proxy still
-    answers, and taking every pod of a service out of rotation would make an outage of one of them total."""
+    answers, and taking every pod of a service out of rotation would make an outage of one of them total.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -32,9 +33,7 @@ class Health:
         """A new configuration cannot be used; the last good one stays."""
         self.config_problems = problems
         self._metrics.degraded.labels("config").set(1)
-        logger.error(
-            "the new configuration cannot be used, %s stays in use: %s", self.config_hash, "; ".join(problems)
-        )
+        logger.error("the new configuration cannot be used, %s stays in use: %s", self.config_hash, "; ".join(problems))
 
     def store_changed(self, *, available: bool, reason: str | None) -> None:
         """The store went away or came back."""

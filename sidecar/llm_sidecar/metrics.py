@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from llm_sidecar import __version__
@@ -24,6 +31,7 @@ class Metrics:
     """All metrics of one sidecar, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every first, which nothing reads
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "llm_requests",
@@ -72,9 +80,7 @@ class Metrics:
         self.degraded = Gauge(
             "llm_sidecar_degraded", "1 while a part works in a reduced way.", ("part",), registry=registry
         )
-        self.config_info = Gauge(
-            "llm_sidecar_config_info", "The configuration in use.", ("hash",), registry=registry
-        )
+        self.config_info = Gauge("llm_sidecar_config_info", "The configuration in use.", ("hash",), registry=registry)
         self.config_reload_timestamp = Gauge(
             "llm_sidecar_config_last_reload_timestamp_seconds",
             "When the configuration in use was loaded.",
@@ -104,9 +110,7 @@ class Metrics:
         """Count one finished request; `now` is on the record's clock."""
         request_type = record.type or OTHER
         provider = record.provider
-        self._increase(
-            self.requests, provider, str(record.status), record.model, record.team, request_type
-        )(1)
+        self._increase(self.requests, provider, str(record.status), record.model, record.team, request_type)(1)
         self._observe(self.duration, provider, request_type)(now - record.started)
         if record.refused_limit:
             self._increase(self.quota_refusals, record.team, record.refused_limit)(1)

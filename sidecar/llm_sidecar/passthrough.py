@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from llm_sidecar.formats.recognise import Passthrough
     from llm_sidecar.exchange import Exchange
+    from llm_sidecar.formats.recognise import Passthrough
     from llm_sidecar.providers.base import Headers, Provider, ProviderResponse
 
 

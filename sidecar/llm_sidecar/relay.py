@@ -109,8 +109,10 @@ class StreamRelay:
         except Overloaded as error:
             raise Interrupted("the sidecar holds as many bytes as it may (maxBufferedBytes)") from error
         except TimeoutError as error:
-            raise Interrupted("the provider was silent for timeouts.idleSeconds or longer in all than "
-                              "timeouts.streamSeconds, or the application stopped reading") from error
+            raise Interrupted(
+                "the provider was silent for timeouts.idleSeconds or longer in all than "
+                "timeouts.streamSeconds, or the application stopped reading"
+            ) from error
 
     async def _relay_until_end(self, writer: ClientWriter) -> None:
         observer, response = self._opened.observer, self._opened.response

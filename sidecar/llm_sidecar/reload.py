@@ -42,7 +42,7 @@ class Reloader:
     """Applies a source's new content while the process runs."""
 
     def __init__(
-        self, source: ConfigSource, apply: Callable[[ConfigDocument], Awaitable[None]], health: Health
+        self, source: ConfigSource, apply: Callable[[ConfigDocument], Awaitable[object]], health: Health
     ) -> None:
         self._source = source
         self._apply = apply

@@ -59,6 +59,7 @@ def answer_headers(provider_headers: Headers, record: RequestRecord) -> CIMultiD
 
 
 def _add_own(headers: CIMultiDict[str], record: RequestRecord) -> None:
+    headers.setdefault("server", "llm-sidecar")  # or aiohttp would tell its version and Python's
     headers[ResponseHeader.REQUEST_ID] = record.request_id
     if record.attempts:
         headers[ResponseHeader.ATTEMPTS] = str(len(record.attempts))

@@ -38,9 +38,7 @@ class Spending:
         self._nothing_spent = False
 
     @classmethod
-    async def begin(
-        cls, quota: Quota | None, record: RequestRecord, parsed: ParsedRequest, model: Model
-    ) -> Spending:
+    async def begin(cls, quota: Quota | None, record: RequestRecord, parsed: ParsedRequest, model: Model) -> Spending:
         """Reserve. Raises `TeamQuotaExceeded` or `QuotaStoreUnavailable`."""
         reservation: Reservation | None = None
         if quota is not None:

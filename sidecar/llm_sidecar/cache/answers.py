@@ -86,7 +86,9 @@ class AnswerCache:
         if len(answer.body) > MAX_ENTRY_BYTES:
             return False
         try:
-            await self._store.set(cache_entry(self._team, digest), encode_entry(digest, answer), ttl_seconds=ttl_seconds)
+            await self._store.set(
+                cache_entry(self._team, digest), encode_entry(digest, answer), ttl_seconds=ttl_seconds
+            )
         except StoreUnavailable:
             return False
         return True

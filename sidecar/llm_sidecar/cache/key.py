@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 KEY_VERSION: Final = 1
 """Part of every key: raise it when the meaning of a key changes, and old entries are simply never found again."""
 
-IGNORED_MEMBERS: Final = frozenset({"stream", "stream_options", "user", "safety_identifier", "metadata", "prompt_cache_key"})
-"""Top-level members that say how, or on whose behalf, an answer is delivered; never what it is.
-"""
+IGNORED_MEMBERS: Final = frozenset(
+    {"stream", "stream_options", "user", "safety_identifier", "metadata", "prompt_cache_key"}
+)
+"""Top-level members that say how, or on whose behalf, an answer is delivered; never what it is."""
 
 SEMANTIC_HEADERS: Final = ("anthropic-version", "anthropic-beta", "openai-beta")
 """Headers that change what the same body means."""

@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
 async def _serve(arguments: argparse.Namespace) -> int:
     from llm_sidecar.app import Sidecar  # noqa: PLC0415
     from llm_sidecar.commands.running import REFUSED, explain, load_or_explain, serve_until_told  # noqa: PLC0415
-    from llm_sidecar.local_config import LocalConfig  # noqa: PLC0415
     from llm_sidecar.embedded_store import EmbeddedStoreUnavailable, embedded_store  # noqa: PLC0415
+    from llm_sidecar.local_config import LocalConfig  # noqa: PLC0415
 
     token = None if arguments.no_token else arguments.token or secrets.token_urlsafe(24)
     async with AsyncExitStack() as stack:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.app import Listening, Sidecar
@@ -73,13 +73,15 @@ async def serve_until_told(
     return 0
 
 
-def run_loop(main: Callable[[], object]) -> int:
+def run_loop(main: Callable[[], Coroutine[None, None, int]]) -> int:
     """Run a coroutine function to its end, on uvloop where there is one."""
-    try:
-        import uvloop  # noqa: PLC0415
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
 
-        factory = uvloop.new_event_loop
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
-        factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())  # type: ignore[arg-type,no-any-return]
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -27,7 +27,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "--admin-port", type=int, default=ADMIN_PORT, help="port of /metrics, /healthz, /readyz (%(default)s)"
     )
     parser.add_argument(
-        "--admin-host", default="0.0.0.0", help="address of the admin port (%(default)s: Prometheus comes from outside)"
+        "--admin-host",
+        default="0.0.0.0",  # noqa: S104 - Prometheus comes from outside the pod
+        help="address of the admin port (%(default)s)",
     )
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(%(default)s)"

@@ -13,7 +13,7 @@ PROXY_PORT: Final = 9797
 ADMIN_PORT: Final = 9798
 OWN_PATH_PREFIX: Final = "/_llm-sidecar/"
 
-TOKEN_VARIABLE: Final = "LLM_SIDECAR_TOKEN"
+TOKEN_VARIABLE: Final = "LLM_SIDECAR_TOKEN"  # noqa: S105 - a name, no token
 """Environment variable of the proxy process that holds the pod's token."""
 
 FROM_ENV_ANNOTATION: Final = f"{API_GROUP}/from-env"

@@ -233,4 +233,3 @@ def _stream_error_reason(status: int) -> FailureReason:
     if status == 429:
         return FailureReason.RATE_LIMITED
     return FailureReason.OVERLOADED if status in {503, 529} else FailureReason.INTERRUPTED
-

@@ -9,7 +9,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Protocol
 
 from llm_sidecar.contract.names import API, RequestType
@@ -57,7 +57,9 @@ class Candidate:
 class Draw(Protocol):
     """Draws a number from 0 up to 1 (`random.random`)."""
 
-    def __call__(self) -> float: ...
+    def __call__(self) -> float:
+        """Draw."""
+        ...
 
 
 class Routes:
@@ -88,7 +90,7 @@ class Routes:
         plan = self._plans.get(key)
         if plan is None:
             found = self._find(api, model)
-            drawn = any(a.configured.priority == b.configured.priority for a, b in zip(found, found[1:], strict=False))
+            drawn = any(a.configured.priority == b.configured.priority for a, b in pairwise(found))
             plan = (found, drawn)
             if len(self._plans) < 1024:  # names that a client types must not fill the memory
                 self._plans[key] = plan
@@ -128,7 +130,9 @@ class Routes:
         """The provider that lists this path, one of the family whose SDK is calling before any other."""
         listing = [one for one in self._providers if any(matches(path, entry) for entry in one.passthrough_paths)]
         family = set(api_family)
-        return next((one for one in listing if family.intersection(one.provider.apis)), None) or next(iter(listing), None)
+        return next((one for one in listing if family.intersection(one.provider.apis)), None) or next(
+            iter(listing), None
+        )
 
 
 def matches(text: str, pattern: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from llm_sidecar.contract.names import API
 from llm_sidecar.providers.base import Authentication, Provider
 
@@ -14,4 +16,4 @@ class AnthropicProvider(Provider):
     default_authentication = Authentication("x-api-key")
     default_apis = (API.ANTHROPIC_MESSAGES,)
     key_check_path = "/v1/models"
-    key_check_headers = {"anthropic-version": "2023-06-01"}
+    key_check_headers = MappingProxyType({"anthropic-version": "2023-06-01"})

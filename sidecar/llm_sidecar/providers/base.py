@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol
 
 from llm_sidecar.contract.names import API
@@ -164,7 +165,7 @@ class Provider:
     """What this family's SDKs hold in their base URL, so that it is no part of the path that we append."""
     key_check_path: ClassVar[str] = "/models"
     """A GET that needs a valid key and spends nothing."""
-    key_check_headers: ClassVar[Mapping[str, str]] = {}
+    key_check_headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, settings: ProviderSettings, transport: Transport) -> None:
         self.name = settings.name
@@ -195,12 +196,12 @@ class Provider:
             finally:
                 response.close()
         except TransportError as error:
-            return KeyCheck(None, f"the provider could not be asked: {error.detail}")
+            return KeyCheck(accepted=None, reason=f"the provider could not be asked: {error.detail}")
         if self.rejects_key(response.status, body):
-            return KeyCheck(False, f"the provider refused the key with status {response.status}")
+            return KeyCheck(accepted=False, reason=f"the provider refused the key with status {response.status}")
         if response.status >= 300:
-            return KeyCheck(None, f"the provider answered {response.status} when asked for its models")
-        return KeyCheck(True, "the provider accepted the key")
+            return KeyCheck(accepted=None, reason=f"the provider answered {response.status} when asked for its models")
+        return KeyCheck(accepted=True, reason="the provider accepted the key")
 
     def rejects_key(self, status: int, body: bytes) -> bool:
         """True where an error answer is about our key or account, not about the application's request."""

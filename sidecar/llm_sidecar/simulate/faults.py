@@ -1,4 +1,4 @@
-"""The grammar of faults, one for the header, the flag and the path prefix, so that a fault learnt once works everywhere.
+"""The grammar of faults: one for the header, the flag and the path prefix, so what is learnt once works everywhere.
 
 `name=value,name=value`. Nothing here touches a socket: `delivery` carries it out.
 """

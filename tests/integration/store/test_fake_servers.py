@@ -22,7 +22,6 @@ OpenStore = Callable[..., RedisStore]
 @asynccontextmanager
 async def server_answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[str]:
     """A server that answers each command (by its name) with the bytes given, and its URL."""
-
     handlers: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

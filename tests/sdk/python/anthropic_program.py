@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from tests.sdk.python.scenarios import (
     PIXEL,
-    NotInThisRelease,
+    NotAvailable,
     cut_stream_headers,
+    ended_stream_headers,
     expect,
     expect_error,
     run,
@@ -159,12 +160,12 @@ def image_input() -> str:
 
 def embeddings() -> str:
     """Anthropic sells none."""
-    raise NotInThisRelease("the Anthropic API has no embeddings")
+    raise NotAvailable("the Anthropic API has no embeddings")
 
 
 def responses() -> str:
     """That API is OpenAI's."""
-    raise NotInThisRelease("the Responses API is OpenAI's")
+    raise NotAvailable("the Responses API is OpenAI's")
 
 
 def token_counting() -> str:
@@ -202,15 +203,35 @@ def wrong_key() -> str:
 
 def cut_stream() -> str:
     """A stream that is cut after some content raises instead of looking complete."""
-    stream = anthropic.Anthropic().messages.create(**QUESTION, stream=True, extra_headers=cut_stream_headers())
+    return stream_raises(cut_stream_headers())
+
+
+def ended_stream() -> str:
+    """So does one that ends in good form but lacks its terminal marker."""
+    return stream_raises(ended_stream_headers())
+
+
+def stream_raises(headers: dict[str, str]) -> str:
+    """What the application gets in place of the rest."""
+    stream = anthropic.Anthropic().messages.create(**QUESTION, stream=True, extra_headers=headers)
     return repr(expect_error((anthropic.APIError, *transport_errors()), lambda: list(stream)))
 
 
 def cut_stream_helper() -> str:
     """The assembler raises too: no final message is made of half an answer."""
+    return stream_helper_raises(cut_stream_headers())
+
+
+def ended_stream_helper() -> str:
+    """The same without the terminal marker."""
+    return stream_helper_raises(ended_stream_headers())
+
+
+def stream_helper_raises(headers: dict[str, str]) -> str:
+    """What the application gets in place of the final message."""
 
     def assemble() -> object:
-        with anthropic.Anthropic().messages.stream(**QUESTION, extra_headers=cut_stream_headers()) as stream:
+        with anthropic.Anthropic().messages.stream(**QUESTION, extra_headers=headers) as stream:
             return stream.get_final_message()
 
     return repr(expect_error((anthropic.APIError, *transport_errors()), assemble))
@@ -239,5 +260,7 @@ if __name__ == "__main__":
             "wrong_key": wrong_key,
             "cut_stream": cut_stream,
             "cut_stream_helper": cut_stream_helper,
+            "ended_stream": ended_stream,
+            "ended_stream_helper": ended_stream_helper,
         }
     )

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from tests.sdk.python.scenarios import (
     PIXEL,
-    NotInThisRelease,
+    NotAvailable,
     cut_stream_headers,
+    ended_stream_headers,
     expect,
     expect_error,
     run,
@@ -179,7 +180,7 @@ def models() -> str:
 
 def responses() -> str:
     """That API is OpenAI's."""
-    raise NotInThisRelease("the Responses API is OpenAI's")
+    raise NotAvailable("the Responses API is OpenAI's")
 
 
 def unknown_model() -> str:
@@ -203,7 +204,17 @@ def wrong_key() -> str:
 
 def cut_stream() -> str:
     """A stream that is cut after some content raises instead of looking complete."""
-    config = types.GenerateContentConfig(http_options=types.HttpOptions(headers=cut_stream_headers()))
+    return stream_raises(cut_stream_headers())
+
+
+def ended_stream() -> str:
+    """So does one that ends in good form but without a finish reason."""
+    return stream_raises(ended_stream_headers())
+
+
+def stream_raises(headers: dict[str, str]) -> str:
+    """What the application gets in place of the rest."""
+    config = types.GenerateContentConfig(http_options=types.HttpOptions(headers=headers))
     stream = application_client().models.generate_content_stream(model=MODEL, contents=QUESTION, config=config)
     return repr(expect_error((errors.APIError, *transport_errors()), lambda: list(stream)))
 
@@ -228,5 +239,6 @@ if __name__ == "__main__":
             "unknown_model": unknown_model,
             "wrong_key": wrong_key,
             "cut_stream": cut_stream,
+            "ended_stream": ended_stream,
         }
     )

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from tests.sdk.python.scenarios import (
     PIXEL,
-    NotInThisRelease,
+    NotAvailable,
     cut_stream_headers,
+    ended_stream_headers,
     expect,
     expect_error,
     run,
@@ -190,7 +191,7 @@ def token_counting() -> str:
     """Input tokens of a request that is not made."""
     client = openai.OpenAI()
     if not hasattr(client.responses, "input_tokens"):
-        raise NotInThisRelease(f"openai {openai.__version__} has no responses.input_tokens")
+        raise NotAvailable(f"openai {openai.__version__} has no responses.input_tokens")
     count = client.responses.input_tokens.count(model=MODEL, input="How many tokens are these?")
     expect(count.input_tokens > 0, "a count", count)
     return str(count.input_tokens)
@@ -289,17 +290,33 @@ def wrong_key() -> str:
 
 def cut_chat_stream() -> str:
     """A stream that is cut after some content raises instead of looking complete."""
-    stream = openai.OpenAI().chat.completions.create(
-        model=MODEL, messages=QUESTION, stream=True, extra_headers=cut_stream_headers()
-    )
+    return chat_stream_raises(cut_stream_headers())
+
+
+def ended_chat_stream() -> str:
+    """So does one that ends in good form but lacks its terminal marker."""
+    return chat_stream_raises(ended_stream_headers())
+
+
+def chat_stream_raises(headers: dict[str, str]) -> str:
+    """What the application gets in place of the rest."""
+    stream = openai.OpenAI().chat.completions.create(model=MODEL, messages=QUESTION, stream=True, extra_headers=headers)
     return repr(expect_error((openai.APIError, *transport_errors()), lambda: list(stream)))
 
 
 def cut_responses_stream() -> str:
     """The same for the Responses API."""
-    stream = openai.OpenAI().responses.create(
-        model=MODEL, input="Say hello.", stream=True, extra_headers=cut_stream_headers()
-    )
+    return responses_stream_raises(cut_stream_headers())
+
+
+def ended_responses_stream() -> str:
+    """The same without the terminal marker."""
+    return responses_stream_raises(ended_stream_headers())
+
+
+def responses_stream_raises(headers: dict[str, str]) -> str:
+    """What the application gets in place of the rest."""
+    stream = openai.OpenAI().responses.create(model=MODEL, input="Say hello.", stream=True, extra_headers=headers)
     return repr(expect_error((openai.APIError, *transport_errors()), lambda: list(stream)))
 
 
@@ -329,5 +346,7 @@ if __name__ == "__main__":
             "wrong_key": wrong_key,
             "cut_chat_stream": cut_chat_stream,
             "cut_responses_stream": cut_responses_stream,
+            "ended_chat_stream": ended_chat_stream,
+            "ended_responses_stream": ended_responses_stream,
         }
     )

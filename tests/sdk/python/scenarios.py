@@ -24,8 +24,8 @@ PIXEL = base64.b64decode(
 """A PNG of one pixel."""
 
 
-class NotInThisRelease(Exception):
-    """This API, or this release of its SDK, has no such thing; the message says which."""
+class NotAvailable(Exception):
+    """There is no such thing here: in this API, this release of its SDK or this run. The message says which."""
 
 
 def expect(condition: object, expectation: str, seen: object = "") -> None:
@@ -46,6 +46,15 @@ def expect_error(kind: type[Exception] | tuple[type[Exception], ...], call: Call
 def cut_stream_headers() -> dict[str, str]:
     """Headers that make the simulated provider cut its stream; the tests know them, an application would not."""
     headers: dict[str, str] = json.loads(os.environ["CUT_STREAM_HEADERS"])
+    return headers
+
+
+def ended_stream_headers() -> dict[str, str]:
+    """Headers that make the simulated provider end its stream in good form, but before it is complete."""
+    told = os.environ.get("ENDED_STREAM_HEADERS")
+    if told is None:
+        raise NotAvailable("no SDK notices by itself that a stream ended early, and nothing stands before the provider")
+    headers: dict[str, str] = json.loads(told)
     return headers
 
 
@@ -72,7 +81,7 @@ def _outcome(name: str, scenario: Scenario) -> bool:
     try:
         result = scenario()
         detail = result if isinstance(result, str) else asyncio.run(result)
-    except NotInThisRelease as reason:
+    except NotAvailable as reason:
         skipped_because = str(reason)
     except Exception:  # noqa: BLE001 - whatever went wrong in one scenario, the others still run
         ok, detail = False, traceback.format_exc()

@@ -4,7 +4,7 @@ import Anthropic from "@anthropic-ai/sdk";
 
 import {
   CITY_SCHEMA,
-  NotInThisRelease,
+  NotAvailable,
   ONE_CITY,
   PIXEL,
   QUESTION,
@@ -12,6 +12,7 @@ import {
   TWO_CITIES,
   collect,
   cutStreamHeaders,
+  endedStreamHeaders,
   expect,
   expectError,
   looksLikeACity,
@@ -42,6 +43,15 @@ async function finishTools(request, first, names) {
     { role: "user", content: results },
   ];
   return checkMessage(await client.messages.create({ ...request, messages: [...request.messages, ...turns] }));
+}
+
+async function streamRaises(headers) {
+  const stream = await client.messages.create({ ...asking(QUESTION), stream: true }, { headers });
+  return String(await expectError(Error, () => collect(stream)));
+}
+
+async function streamHelperRaises(headers) {
+  return String(await expectError(Error, () => client.messages.stream(asking(QUESTION), { headers }).finalMessage()));
 }
 
 await run({
@@ -85,10 +95,10 @@ await run({
     return checkMessage(await client.messages.create(asking(content)));
   },
   embeddings: async () => {
-    throw new NotInThisRelease("the Anthropic API has no embeddings");
+    throw new NotAvailable("the Anthropic API has no embeddings");
   },
   responses: async () => {
-    throw new NotInThisRelease("the Responses API is OpenAI's");
+    throw new NotAvailable("the Responses API is OpenAI's");
   },
   token_counting: async () => {
     const count = await client.messages.countTokens({ model: MODEL, messages: asking(QUESTION).messages });
@@ -110,12 +120,8 @@ await run({
     const call = () => stranger.messages.create(asking(QUESTION));
     return (await expectError(Anthropic.AuthenticationError, call)).message;
   },
-  cut_stream: async () => {
-    const stream = await client.messages.create({ ...asking(QUESTION), stream: true }, { headers: cutStreamHeaders() });
-    return String(await expectError(Error, () => collect(stream)));
-  },
-  cut_stream_helper: async () => {
-    const assemble = () => client.messages.stream(asking(QUESTION), { headers: cutStreamHeaders() }).finalMessage();
-    return String(await expectError(Error, assemble));
-  },
+  cut_stream: () => streamRaises(cutStreamHeaders()),
+  cut_stream_helper: () => streamHelperRaises(cutStreamHeaders()),
+  ended_stream: async () => streamRaises(endedStreamHeaders()),
+  ended_stream_helper: async () => streamHelperRaises(endedStreamHeaders()),
 });

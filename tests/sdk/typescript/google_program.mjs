@@ -4,7 +4,7 @@ import { ApiError, GoogleGenAI } from "@google/genai";
 
 import {
   CITY_SCHEMA,
-  NotInThisRelease,
+  NotAvailable,
   ONE_CITY,
   PIXEL,
   QUESTION,
@@ -12,6 +12,7 @@ import {
   TWO_CITIES,
   collect,
   cutStreamHeaders,
+  endedStreamHeaders,
   expect,
   expectError,
   looksLikeACity,
@@ -43,6 +44,12 @@ async function useFunctions(question, names) {
   const results = names.map((name) => ({ functionResponse: { name, response: { result: "fine" } } }));
   const contents = [asked, first.candidates[0].content, { role: "user", parts: results }];
   return checkAnswer(await client.models.generateContent({ model: MODEL, contents, config }));
+}
+
+async function streamRaises(headers) {
+  const config = { httpOptions: { headers } };
+  const stream = await client.models.generateContentStream({ model: MODEL, contents: QUESTION, config });
+  return String(await expectError(Error, () => collect(stream)));
 }
 
 await run({
@@ -89,7 +96,7 @@ await run({
     return listed.join(", ");
   },
   responses: async () => {
-    throw new NotInThisRelease("the Responses API is OpenAI's");
+    throw new NotAvailable("the Responses API is OpenAI's");
   },
   unknown_model: async () => {
     const call = () => client.models.generateContent({ model: "missing-model", contents: QUESTION });
@@ -105,9 +112,6 @@ await run({
     expect([400, 401].includes(error.status), "status 400 or 401", error);
     return error.message;
   },
-  cut_stream: async () => {
-    const config = { httpOptions: { headers: cutStreamHeaders() } };
-    const stream = await client.models.generateContentStream({ model: MODEL, contents: QUESTION, config });
-    return String(await expectError(Error, () => collect(stream)));
-  },
+  cut_stream: () => streamRaises(cutStreamHeaders()),
+  ended_stream: async () => streamRaises(endedStreamHeaders()),
 });

@@ -11,6 +11,7 @@ import {
   TWO_CITIES,
   collect,
   cutStreamHeaders,
+  endedStreamHeaders,
   expect,
   expectError,
   looksLikeACity,
@@ -62,6 +63,16 @@ function checkResponse(response) {
   expect(response.status === "completed" && response.output_text, "a completed text", response);
   expect(response.usage.input_tokens > 0 && response.usage.output_tokens > 0, "usage", response.usage);
   return response.output_text;
+}
+
+async function chatStreamRaises(headers) {
+  const stream = await client.chat.completions.create({ model: MODEL, messages, stream: true }, { headers });
+  return String(await expectError(Error, () => collect(stream)));
+}
+
+async function responsesStreamRaises(headers) {
+  const stream = await client.responses.create({ model: MODEL, input: "Say hello.", stream: true }, { headers });
+  return String(await expectError(Error, () => collect(stream)));
 }
 
 await run({
@@ -158,14 +169,8 @@ await run({
     const call = () => stranger.chat.completions.create({ model: MODEL, messages });
     return (await expectError(OpenAI.AuthenticationError, call)).message;
   },
-  cut_chat_stream: async () => {
-    const request = { model: MODEL, messages, stream: true };
-    const stream = await client.chat.completions.create(request, { headers: cutStreamHeaders() });
-    return String(await expectError(Error, () => collect(stream)));
-  },
-  cut_responses_stream: async () => {
-    const request = { model: MODEL, input: "Say hello.", stream: true };
-    const stream = await client.responses.create(request, { headers: cutStreamHeaders() });
-    return String(await expectError(Error, () => collect(stream)));
-  },
+  cut_chat_stream: () => chatStreamRaises(cutStreamHeaders()),
+  cut_responses_stream: () => responsesStreamRaises(cutStreamHeaders()),
+  ended_chat_stream: async () => chatStreamRaises(endedStreamHeaders()),
+  ended_responses_stream: async () => responsesStreamRaises(endedStreamHeaders()),
 });

@@ -1,6 +1,6 @@
 // Runs an application's scenarios and tells each outcome as one JSON line, as `python/scenarios.py` does.
 
-export class NotInThisRelease extends Error {}
+export class NotAvailable extends Error {}
 
 export const PIXEL =
   "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
@@ -52,6 +52,14 @@ export function cutStreamHeaders() {
   return JSON.parse(process.env.CUT_STREAM_HEADERS);
 }
 
+/** Headers that make it end its stream in good form, but before it is complete. */
+export function endedStreamHeaders() {
+  if (process.env.ENDED_STREAM_HEADERS === undefined) {
+    throw new NotAvailable("no SDK notices by itself that a stream ended early, and nothing stands before the provider");
+  }
+  return JSON.parse(process.env.ENDED_STREAM_HEADERS);
+}
+
 export async function collect(stream) {
   const items = [];
   for await (const item of stream) {
@@ -70,7 +78,7 @@ async function outcome(name, scenario) {
   try {
     line.detail = await scenario();
   } catch (error) {
-    if (error instanceof NotInThisRelease) {
+    if (error instanceof NotAvailable) {
       line.skipped_because = error.message;
     } else {
       line.ok = false;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from llm_sidecar.formats.base import Call, ParsedRequest, StreamObserver
@@ -44,7 +45,11 @@ def play(observer: StreamObserver, chunks: Sequence[bytes]) -> bytes:
 
 def split_at(stream: bytes, cuts: Sequence[int]) -> list[bytes]:
     edges = [0, *sorted(cuts), len(stream)]
-    return [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [stream[start:end] for start, end in pairwise(edges)]
+
+
+def committed_and_ended(observer: StreamObserver) -> tuple[bool, bool]:
+    return observer.committed, observer.ended
 
 
 def facts(observer: StreamObserver) -> tuple[object, ...]:

@@ -16,7 +16,9 @@ _SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(ma
 _VALUES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
 )
-_KEYS = st.text(max_size=8) | st.sampled_from(["model", "stream_options", "a", 'quo"te', "back\\slash", "\u00e9", "a/b"])
+_KEYS = st.text(max_size=8) | st.sampled_from(
+    ["model", "stream_options", "a", 'quo"te', "back\\slash", "\u00e9", "a/b"]
+)
 _DOCUMENTS = st.dictionaries(_KEYS, _VALUES, max_size=6)
 _SPACES = st.sampled_from([None, 1, "\t"])
 

@@ -13,7 +13,17 @@ from llm_sidecar.contract.names import API
 from llm_sidecar.formats.base import MalformedRequest, StreamError, Usage
 from llm_sidecar.formats.json_body import apply_splices
 from llm_sidecar.formats.registry import FORMATS
-from tests.unit.formats.streams import CHAT, call_of, events, facts, observer_of, play, request_of, split_at
+from tests.unit.formats.streams import (
+    CHAT,
+    call_of,
+    committed_and_ended,
+    events,
+    facts,
+    observer_of,
+    play,
+    request_of,
+    split_at,
+)
 
 FORMAT = FORMATS[API.OPENAI_CHAT]
 CALL = call_of(CHAT)
@@ -25,7 +35,7 @@ def chunk(*choices: dict[str, Any], **members: Any) -> dict[str, Any]:
 
 
 OPENING = chunk({"index": 0, "delta": {"role": "assistant", "content": "", "refusal": None}, "finish_reason": None})
-TEXT = chunk({"index": 0, "delta": {"content": "é \"error\" 😀"}, "finish_reason": None}, usage=None)
+TEXT = chunk({"index": 0, "delta": {"content": 'é "error" 😀'}, "finish_reason": None}, usage=None)
 STOP = chunk({"index": 0, "delta": {}, "finish_reason": "stop"}, usage=None)
 USAGE = chunk(usage={"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14})
 STREAM = events(OPENING, TEXT, STOP, USAGE, "[DONE]")
@@ -139,8 +149,13 @@ def test_a_plain_request_is_not_asked_for_usage() -> None:
 
 @given(st.text(min_size=1, max_size=10), st.lists(st.sampled_from(["model", "stream_options", "messages", "x"])))
 def test_splices_change_just_what_they_say(model: str, order: list[str]) -> None:
-    values = {"model": "m\"\\é", "stream_options": {"a": "include_usage"}, "messages": ['"model":"x"'], "x": {"model": 1}}
-    document = {"stream": True} | {key: values[key] for key in order} | {"model": values["model"]}
+    values = {
+        "model": 'm"\\é',
+        "stream_options": {"a": "include_usage"},
+        "messages": ['"model":"x"'],
+        "x": {"model": 1},
+    }
+    document: dict[str, Any] = {"stream": True, **{key: values[key] for key in order}, "model": values["model"]}
     body = json.dumps(document, indent=1).encode()
     request = FORMAT.parse_request(CALL, body)
 
@@ -211,13 +226,13 @@ def test_the_opening_frame_is_no_content_and_a_finish_reason_no_end() -> None:
     observer = observer_of(CHAT)
 
     observer.feed(events(OPENING))
-    assert not observer.committed
+    assert committed_and_ended(observer) == (False, False)
     observer.feed(events(TEXT))
-    assert observer.committed
+    assert committed_and_ended(observer) == (True, False)
     observer.feed(events(STOP, USAGE))
-    assert not observer.ended
+    assert committed_and_ended(observer) == (True, False)
     observer.feed(events("[DONE]"))
-    assert observer.ended
+    assert committed_and_ended(observer) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +275,10 @@ def test_usage_beside_content_is_read_but_stays() -> None:
     ("error", "expected"),
     [
         ({"message": "m", "type": "server_error", "code": None}, StreamError(500, "server_error", "m")),
-        ({"message": "m", "type": "requests", "code": "rate_limit_exceeded"}, StreamError(429, "rate_limit_exceeded", "m")),
+        (
+            {"message": "m", "type": "requests", "code": "rate_limit_exceeded"},
+            StreamError(429, "rate_limit_exceeded", "m"),
+        ),
         ({"message": "m", "code": 502}, StreamError(502, "server_error", "m")),
         ({"message": "m", "code": "503"}, StreamError(503, "503", "m")),
         ({"message": "m", "type": "overloaded_error"}, StreamError(503, "overloaded_error", "m")),
@@ -278,7 +296,7 @@ def test_an_error_in_a_stream_has_a_status_and_commits_nothing(error: object, ex
 
 
 def test_a_malformed_frame_passes_and_breaks_nothing() -> None:
-    stream = events(OPENING, TEXT) + b"data: {oops _tokens\"\n\n: comment\n\n" + events(STOP, "[DONE]")
+    stream = events(OPENING, TEXT) + b'data: {oops _tokens"\n\n: comment\n\n' + events(STOP, "[DONE]")
     observer = observer_of(CHAT)
 
     assert play(observer, [stream]) == stream

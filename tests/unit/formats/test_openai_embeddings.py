@@ -23,15 +23,22 @@ FORMAT = FORMATS[API.OPENAI_EMBEDDINGS]
 def test_token_ids_are_counted_and_text_is_estimated(given: Any, tokens: int) -> None:
     estimate = request_of(PATH, input=given).input_tokens_estimate
 
-    assert estimate == tokens if isinstance(given, list) and given and not isinstance(given[0], str) else (
-        tokens <= estimate <= tokens + 25
+    assert (
+        estimate == tokens
+        if isinstance(given, list) and given and not isinstance(given[0], str)
+        else (tokens <= estimate <= tokens + 25)
     )
 
 
 def test_an_embedding_is_deterministic_and_generates_nothing() -> None:
     request = request_of(PATH, input="x", stream=True)
 
-    assert (request.deterministic, request.stateful, request.stream, request.max_output_tokens) == (True, False, False, 0)
+    assert (request.deterministic, request.stateful, request.stream, request.max_output_tokens) == (
+        True,
+        False,
+        False,
+        0,
+    )
 
 
 def test_the_model_is_replaced() -> None:

@@ -47,16 +47,14 @@ def test_a_read_that_ends_with_a_frame_goes_on_uncopied() -> None:
 def test_a_frame_without_end_is_refused_once_it_is_too_large() -> None:
     observer = observer_of(CHAT, max_frame_bytes=1000)
     with pytest.raises(FrameTooLarge, match="1000"):
-        for _ in range(100):
-            observer.feed(b"data: " + b"x" * 50)
+        play(observer, [b"data: " + b"x" * 50] * 100)
 
 
 def test_an_array_element_without_end_is_refused_once_it_is_too_large() -> None:
     observer = observer_of(GEMINI_ARRAY, max_frame_bytes=1000)
     observer.feed(b"[")
     with pytest.raises(FrameTooLarge, match="1000"):
-        for _ in range(100):
-            observer.feed(b'{"text":"' + b"x" * 50)
+        play(observer, [b'{"text":"' + b"x" * 50] * 100)
 
 
 def test_a_frame_made_of_many_reads_comes_out_whole() -> None:
@@ -113,3 +111,14 @@ def test_frames_of_a_block_add_up_to_it(pieces: list[bytes]) -> None:
     block = b"".join(pieces)
 
     assert b"".join(frames(block)) == block
+
+
+def test_frames_are_relayed_as_soon_as_they_are_whole() -> None:
+    """However long a stream is, no more than one unfinished frame is ever held."""
+    observer = observer_of(CHAT, max_frame_bytes=1000)
+    frame = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+    stream = frame * 2000
+    relayed_bytes = 0
+    for start in range(0, len(stream), 333):
+        relayed_bytes += len(observer.feed(stream[start : start + 333]))
+        assert min(start + 333, len(stream)) - relayed_bytes < len(frame)

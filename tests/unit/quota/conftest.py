@@ -51,12 +51,14 @@ async def settled(quota: Quota) -> None:
 
 async def end_leases(store: RedisStore) -> None:
     """As if every open lease had ended: time itself cannot be moved in the store."""
-    leases = quota_keys(TEAM)[1]
-    ids = await command(store, "ZRANGE", leases, 0, -1)
-    assert isinstance(ids, list)
-    for request_id in ids:
+    _counters, leases, reservations = quota_keys(TEAM)
+    records = await command(store, "HGETALL", reservations)
+    assert isinstance(records, list)
+    for request_id, record in zip(records[::2], records[1::2], strict=True):
         assert isinstance(request_id, bytes)
-        await command(store, "ZADD", leases, "XX", 1, request_id)
+        assert isinstance(record, bytes)
+        if record.startswith(b"o"):
+            await command(store, "ZADD", leases, "XX", 1, request_id)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -108,7 +108,7 @@ async def test_the_count_is_what_the_message_then_costs(anthropic_client: anthro
     message = await anthropic_client.messages.create(**asked, max_tokens=100)
 
     assert message.usage.input_tokens == counted.input_tokens
-    assert "1 image" in message.content[0].text  # type: ignore[union-attr]
+    assert "1 image" in message.content[0].text
 
 
 async def test_structured_output_parses(anthropic_client: anthropic.AsyncAnthropic) -> None:

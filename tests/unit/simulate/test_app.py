@@ -62,9 +62,12 @@ async def test_the_shared_list_of_models_is_told_apart(
 )
 async def test_a_wrong_key_is_refused_as_each_provider_does(path: str, headers: dict[str, str], status: int) -> None:
     settings = SimulatorSettings(port=0, required_keys=("sk-all", "openai=sk-openai"))
-    async with running(settings) as handle, aiohttp.ClientSession(handle.base_url) as session:
-        async with session.get(path, headers=headers) as answer:
-            told = await answer.json()
+    async with (
+        running(settings) as handle,
+        aiohttp.ClientSession(handle.base_url) as session,
+        session.get(path, headers=headers) as answer,
+    ):
+        told = await answer.json()
 
     assert answer.status == status
     assert status == 200 or told["error"]["message"]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
 import uuid
 from typing import Annotated, Any, Literal, Optional
@@ -28,8 +28,8 @@ class Everything(BaseModel):
     share: Annotated[float, Field(gt=0, lt=0.25)]
     name: Annotated[str, Field(min_length=12, max_length=14)]
     code: Annotated[str, Field(pattern=r"^[A-Z]{3}-\d{3}$")]
-    day: datetime.date
-    moment: datetime.datetime
+    day: dt.date
+    moment: dt.datetime
     key: uuid.UUID
     pair: tuple[int, str]
     several: Annotated[list[bool], Field(min_length=3)]

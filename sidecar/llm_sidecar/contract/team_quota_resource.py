@@ -125,6 +125,7 @@ class TeamQuotaSpec(ContractModel):
     ] = Field(default="UTC", description="IANA time zone of the limits' calendar windows, such as Europe/Berlin.")
     on_store_unavailable: OnStoreUnavailable = Field(
         default=OnStoreUnavailable.ALLOW,
-        description="Requests while the store that counts them is away. Allow: they pass uncounted. Deny: refused.",
+        description="Requests while the store that counts them is away. Allow: they pass unchecked, and are counted "
+        "afterwards. Deny: refused.",
     )
     cache: TeamCache = Field(default=TeamCache(), description="What of the team's answers may be cached.")

@@ -12,8 +12,16 @@ import orjson
 from aiohttp import web
 
 from llm_sidecar.simulate.answer import Stamp
-from llm_sidecar.simulate.delivery import JSON_TYPE, Exchange, StreamReply, send_garbage, send_plain, send_stream
-from llm_sidecar.simulate.dispatch import Call, Dispatcher
+from llm_sidecar.simulate.delivery import (
+    JSON_TYPE,
+    Exchange,
+    PlainReply,
+    StreamReply,
+    send_garbage,
+    send_plain,
+    send_stream,
+)
+from llm_sidecar.simulate.dispatch import Call, Dispatcher, Reply
 from llm_sidecar.simulate.errors import (
     ErrorAnswer,
     Family,
@@ -144,25 +152,28 @@ class Simulator:
         stamp = Stamp(entry.number, int(time.time()), self._settings.seed)
         headers = answer_headers(route.family, stamp, latency_ms=faults.latency_ms)
         exchange = Exchange(request=request, headers=headers, faults=faults, entry=entry, closing=self._closing)
+        reply: Reply | None = None
         try:
             raw = await self._read(request, route)
-            if faults.latency_ms:
-                await asyncio.sleep(faults.latency_ms / 1000)
-            error = failure(route.family, faults)
-            if error is not None:
-                return _refuse(exchange, route, error)
-            if faults.redirect is not None:
-                return _redirect(exchange, faults.redirect)
-            self._let_in(request, route)
-            if faults.garbage is not None:
-                return await send_garbage(exchange)
-            call = Call(request=request, route=route, faults=faults, stamp=stamp, raw=raw, entry=entry)
-            reply = self._dispatcher.answer(call)
+            refused = failure(route.family, faults)
+            if refused is None and faults.redirect is None:
+                self._let_in(request, route)
+                call = Call(request=request, route=route, faults=faults, stamp=stamp, raw=raw, entry=entry)
+                reply = self._dispatcher.answer(call) if faults.garbage is None else None
         except Refusal as refusal:
-            return _refuse(exchange, route, refusal.answer)
-        if isinstance(reply, StreamReply):
-            return await send_stream(exchange, reply)
-        return await send_plain(exchange, reply)
+            refused = refusal.answer
+        if isinstance(reply, PlainReply):
+            # A provider charges for a plain answer also where nobody waited for it.
+            entry.usage_true = reply.usage_true
+        if faults.latency_ms:
+            await asyncio.sleep(faults.latency_ms / 1000)
+        if refused is not None:
+            return _refuse(exchange, route, refused)
+        if faults.redirect is not None:
+            return _redirect(exchange, faults.redirect)
+        if reply is None:
+            return await send_garbage(exchange)
+        return await (send_stream(exchange, reply) if isinstance(reply, StreamReply) else send_plain(exchange, reply))
 
     async def _read(self, request: web.Request, route: Route) -> bytes:
         try:

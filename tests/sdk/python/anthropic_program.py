@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from typing import Any
 
 import anthropic
@@ -37,6 +38,12 @@ class City(BaseModel):
     districts: list[str]
 
 
+@cache
+def application_client() -> anthropic.Anthropic:
+    """One client for the whole program, as applications do: each new one reads all trusted certificates anew."""
+    return anthropic.Anthropic()
+
+
 def declared(*names: str) -> list[Any]:
     """Tool declarations."""
     return [{"name": name, "description": f"Tells the {name}", "input_schema": SCHEMA} for name in names]
@@ -44,7 +51,7 @@ def declared(*names: str) -> list[Any]:
 
 def plain() -> str:
     """One question, one answer with its usage."""
-    return check_message(anthropic.Anthropic().messages.create(**QUESTION))
+    return check_message(application_client().messages.create(**QUESTION))
 
 
 async def async_plain() -> str:
@@ -55,7 +62,7 @@ async def async_plain() -> str:
 
 def beta() -> str:
     """The beta resource calls `/v1/messages?beta=true` with an `anthropic-beta` header."""
-    message = anthropic.Anthropic().beta.messages.create(**QUESTION, betas=["context-management-2025-06-27"])
+    message = application_client().beta.messages.create(**QUESTION, betas=["context-management-2025-06-27"])
     return check_message(message)
 
 
@@ -69,7 +76,7 @@ def check_message(message: Any) -> str:
 
 def streaming() -> str:
     """The raw events, from message_start to message_stop."""
-    with anthropic.Anthropic().messages.create(**QUESTION, stream=True) as stream:
+    with application_client().messages.create(**QUESTION, stream=True) as stream:
         return check_events(list(stream))
 
 
@@ -94,7 +101,7 @@ def check_events(events: list[Any]) -> str:
 
 def stream_helper() -> str:
     """The SDK's assembler: the text stream and the final message agree."""
-    with anthropic.Anthropic().messages.stream(**QUESTION) as stream:
+    with application_client().messages.stream(**QUESTION) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     expect(check_message(final) == text, "a final message of the streamed text", text)
@@ -110,14 +117,14 @@ async def async_stream_helper() -> str:
 def tools() -> str:
     """The model uses a tool, gets the result, and answers in words."""
     request = QUESTION | {"messages": [{"role": "user", "content": "What is the weather in Paris?"}]}
-    client = anthropic.Anthropic()
+    client = application_client()
     return finish_tools(client, request, client.messages.create(**request, tools=declared("weather")), ["weather"])
 
 
 def streamed_tools() -> str:
     """The same, with the tool's input assembled from JSON deltas."""
     request = QUESTION | {"messages": [{"role": "user", "content": "What is the weather in Paris?"}]}
-    client = anthropic.Anthropic()
+    client = application_client()
     with client.messages.stream(**request, tools=declared("weather")) as stream:
         first = stream.get_final_message()
     return finish_tools(client, request, first, ["weather"])
@@ -126,7 +133,7 @@ def streamed_tools() -> str:
 def parallel_tools() -> str:
     """Two uses in one turn, both answered in the next."""
     request = QUESTION | {"messages": [{"role": "user", "content": TWO_CITIES}]}
-    client = anthropic.Anthropic()
+    client = application_client()
     names = ["weather", "local_time"]
     return finish_tools(client, request, client.messages.create(**request, tools=declared(*names)), names)
 
@@ -145,7 +152,7 @@ def finish_tools(client: anthropic.Anthropic, request: Any, first: Any, names: l
 
 def structured_output() -> str:
     """The `parse` helper turns the answer into a model."""
-    parsed = anthropic.Anthropic().messages.parse(**QUESTION, output_format=City).parsed_output
+    parsed = application_client().messages.parse(**QUESTION, output_format=City).parsed_output
     expect(isinstance(parsed, City), "a City", parsed)
     return repr(parsed)
 
@@ -155,7 +162,7 @@ def image_input() -> str:
     source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PIXEL).decode()}
     content = [{"type": "image", "source": source}, {"type": "text", "text": "What is in this picture?"}]
     request = QUESTION | {"messages": [{"role": "user", "content": content}]}
-    return check_message(anthropic.Anthropic().messages.create(**request))
+    return check_message(application_client().messages.create(**request))
 
 
 def embeddings() -> str:
@@ -170,14 +177,14 @@ def responses() -> str:
 
 def token_counting() -> str:
     """Input tokens of a request that is not made."""
-    count = anthropic.Anthropic().messages.count_tokens(model=MODEL, messages=QUESTION["messages"])
+    count = application_client().messages.count_tokens(model=MODEL, messages=QUESTION["messages"])
     expect(count.input_tokens > 0, "a count", count)
     return str(count.input_tokens)
 
 
 def models() -> str:
     """The list names the models, and one can be asked for by name."""
-    client = anthropic.Anthropic()
+    client = application_client()
     listed = [model.id for model in client.models.list()]
     expect(MODEL in listed, "the model of this test", listed)
     expect(client.models.retrieve(MODEL).id == MODEL, "the model", MODEL)
@@ -186,7 +193,7 @@ def models() -> str:
 
 def unknown_model() -> str:
     """The SDK's own error for a model that nobody serves."""
-    client = anthropic.Anthropic()
+    client = application_client()
     request = QUESTION | {"model": "missing-model"}
     error = expect_error(anthropic.NotFoundError, lambda: client.messages.create(**request))
     expect(error.body["error"]["type"] == "not_found_error", "type not_found_error", error.body)
@@ -213,7 +220,7 @@ def ended_stream() -> str:
 
 def stream_raises(headers: dict[str, str]) -> str:
     """What the application gets in place of the rest."""
-    stream = anthropic.Anthropic().messages.create(**QUESTION, stream=True, extra_headers=headers)
+    stream = application_client().messages.create(**QUESTION, stream=True, extra_headers=headers)
     return repr(expect_error((anthropic.APIError, *transport_errors()), lambda: list(stream)))
 
 
@@ -231,7 +238,7 @@ def stream_helper_raises(headers: dict[str, str]) -> str:
     """What the application gets in place of the final message."""
 
     def assemble() -> object:
-        with anthropic.Anthropic().messages.stream(**QUESTION, extra_headers=headers) as stream:
+        with application_client().messages.stream(**QUESTION, extra_headers=headers) as stream:
             return stream.get_final_message()
 
     return repr(expect_error((anthropic.APIError, *transport_errors()), assemble))

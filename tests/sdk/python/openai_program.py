@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import cache
 from typing import Any
 
 import openai
@@ -41,6 +42,12 @@ class City(BaseModel):
     districts: list[str]
 
 
+@cache
+def application_client() -> openai.OpenAI:
+    """One client for the whole program, as applications do: each new one reads all trusted certificates anew."""
+    return openai.OpenAI()
+
+
 def chat_tools(*names: str) -> list[Any]:
     """Function tools for chat completions."""
     return [
@@ -55,7 +62,7 @@ def response_tools(*names: str) -> list[Any]:
 
 def plain() -> str:
     """One question, one answer with its usage."""
-    completion = openai.OpenAI().chat.completions.create(model=MODEL, messages=QUESTION)
+    completion = application_client().chat.completions.create(model=MODEL, messages=QUESTION)
     return check_completion(completion)
 
 
@@ -77,7 +84,7 @@ def check_completion(completion: Any) -> str:
 
 def streaming() -> str:
     """A stream that asks for its usage gets it, in a last chunk without choices."""
-    with openai.OpenAI().chat.completions.create(
+    with application_client().chat.completions.create(
         model=MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
     ) as stream:
         return check_chunks(list(stream), usage_asked=True)
@@ -85,7 +92,7 @@ def streaming() -> str:
 
 def streaming_without_usage() -> str:
     """A stream that does not ask for usage sees none: no chunk is without choices."""
-    with openai.OpenAI().chat.completions.create(model=MODEL, messages=QUESTION, stream=True) as stream:
+    with application_client().chat.completions.create(model=MODEL, messages=QUESTION, stream=True) as stream:
         return check_chunks(list(stream), usage_asked=False)
 
 
@@ -113,7 +120,7 @@ def check_chunks(chunks: list[Any], *, usage_asked: bool) -> str:
 
 def tools() -> str:
     """The model calls a tool, gets the result, and answers in words."""
-    client = openai.OpenAI()
+    client = application_client()
     messages: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
     first = client.chat.completions.create(model=MODEL, messages=messages, tools=chat_tools("weather"))
     expect(first.choices[0].finish_reason == "tool_calls", "finish_reason tool_calls", first)
@@ -123,7 +130,7 @@ def tools() -> str:
 
 def streamed_tools() -> str:
     """The same through the SDK's stream helper, which assembles the call from its pieces."""
-    client = openai.OpenAI()
+    client = application_client()
     messages: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
     with client.chat.completions.stream(model=MODEL, messages=messages, tools=chat_tools("weather")) as stream:
         for _event in stream:
@@ -134,7 +141,7 @@ def streamed_tools() -> str:
 
 def parallel_tools() -> str:
     """Two calls in one turn, both answered in the next."""
-    client = openai.OpenAI()
+    client = application_client()
     messages: list[Any] = [{"role": "user", "content": TWO_CITIES}]
     first = client.chat.completions.create(
         model=MODEL, messages=messages, tools=chat_tools("weather", "local_time"), parallel_tool_calls=True
@@ -159,7 +166,7 @@ def finish_chat_tools(client: openai.OpenAI, messages: list[Any], message: Any, 
 
 def structured_output() -> str:
     """The `parse` helper turns the answer into a model."""
-    completion = openai.OpenAI().chat.completions.parse(model=MODEL, messages=QUESTION, response_format=City)
+    completion = application_client().chat.completions.parse(model=MODEL, messages=QUESTION, response_format=City)
     parsed = completion.choices[0].message.parsed
     expect(isinstance(parsed, City), "a City", completion)
     return repr(parsed)
@@ -172,12 +179,12 @@ def image_input() -> str:
         {"type": "image_url", "image_url": {"url": PIXEL_URL}},
     ]
     messages: list[Any] = [{"role": "user", "content": content}]
-    return check_completion(openai.OpenAI().chat.completions.create(model=MODEL, messages=messages))
+    return check_completion(application_client().chat.completions.create(model=MODEL, messages=messages))
 
 
 def embeddings() -> str:
     """Vectors, in the base64 form that the SDK asks for unseen and as plain numbers."""
-    client = openai.OpenAI()
+    client = application_client()
     packed = client.embeddings.create(model=EMBEDDING_MODEL, input=["one", "two"])
     plain = client.embeddings.create(model=EMBEDDING_MODEL, input="one", encoding_format="float")
     expect([item.index for item in packed.data] == [0, 1], "two vectors in order", packed)
@@ -189,7 +196,7 @@ def embeddings() -> str:
 
 def token_counting() -> str:
     """Input tokens of a request that is not made."""
-    client = openai.OpenAI()
+    client = application_client()
     if not hasattr(client.responses, "input_tokens"):
         raise NotAvailable(f"openai {openai.__version__} has no responses.input_tokens")
     count = client.responses.input_tokens.count(model=MODEL, input="How many tokens are these?")
@@ -199,7 +206,7 @@ def token_counting() -> str:
 
 def models() -> str:
     """The list names the models, and one can be asked for by name."""
-    client = openai.OpenAI()
+    client = application_client()
     listed = [model.id for model in client.models.list()]
     expect(MODEL in listed and EMBEDDING_MODEL in listed, "the models of this test", listed)
     expect(client.models.retrieve(MODEL).id == MODEL, "the model", MODEL)
@@ -208,7 +215,7 @@ def models() -> str:
 
 def responses() -> str:
     """The Responses API, plain."""
-    return check_response(openai.OpenAI().responses.create(model=MODEL, input="Say hello."))
+    return check_response(application_client().responses.create(model=MODEL, input="Say hello."))
 
 
 async def async_responses() -> str:
@@ -226,7 +233,7 @@ def check_response(response: Any) -> str:
 
 def responses_streaming() -> str:
     """Its events, from created to completed."""
-    with openai.OpenAI().responses.create(model=MODEL, input="Say hello.", stream=True) as stream:
+    with application_client().responses.create(model=MODEL, input="Say hello.", stream=True) as stream:
         events: list[Any] = list(stream)
     expect(events[0].type == "response.created", "response.created first", events[0])
     expect(events[-1].type == "response.completed", "response.completed last", events[-1])
@@ -237,7 +244,7 @@ def responses_streaming() -> str:
 
 def responses_stream_helper() -> str:
     """The SDK's own assembler of those events, which is strict about their order."""
-    with openai.OpenAI().responses.stream(model=MODEL, input="Say hello.") as stream:
+    with application_client().responses.stream(model=MODEL, input="Say hello.") as stream:
         for _event in stream:
             pass
         return check_response(stream.get_final_response())
@@ -245,7 +252,7 @@ def responses_stream_helper() -> str:
 
 def responses_tools() -> str:
     """A tool call and its result as items."""
-    client = openai.OpenAI()
+    client = application_client()
     question: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
     first = client.responses.create(model=MODEL, input=question, tools=response_tools("weather"), store=False)
     calls: list[Any] = [item for item in first.output if item.type == "function_call"]
@@ -263,14 +270,14 @@ def responses_tools() -> str:
 
 def responses_structured_output() -> str:
     """The `parse` helper of the Responses API."""
-    parsed = openai.OpenAI().responses.parse(model=MODEL, input="A city, please.", text_format=City).output_parsed
+    parsed = application_client().responses.parse(model=MODEL, input="A city, please.", text_format=City).output_parsed
     expect(isinstance(parsed, City), "a City", parsed)
     return repr(parsed)
 
 
 def unknown_model() -> str:
     """The SDK's own error for a model that nobody serves."""
-    client = openai.OpenAI()
+    client = application_client()
     error = expect_error(
         openai.NotFoundError, lambda: client.chat.completions.create(model="missing-model", messages=QUESTION)
     )
@@ -300,7 +307,9 @@ def ended_chat_stream() -> str:
 
 def chat_stream_raises(headers: dict[str, str]) -> str:
     """What the application gets in place of the rest."""
-    stream = openai.OpenAI().chat.completions.create(model=MODEL, messages=QUESTION, stream=True, extra_headers=headers)
+    stream = application_client().chat.completions.create(
+        model=MODEL, messages=QUESTION, stream=True, extra_headers=headers
+    )
     return repr(expect_error((openai.APIError, *transport_errors()), lambda: list(stream)))
 
 
@@ -316,7 +325,7 @@ def ended_responses_stream() -> str:
 
 def responses_stream_raises(headers: dict[str, str]) -> str:
     """What the application gets in place of the rest."""
-    stream = openai.OpenAI().responses.create(model=MODEL, input="Say hello.", stream=True, extra_headers=headers)
+    stream = application_client().responses.create(model=MODEL, input="Say hello.", stream=True, extra_headers=headers)
     return repr(expect_error((openai.APIError, *transport_errors()), lambda: list(stream)))
 
 

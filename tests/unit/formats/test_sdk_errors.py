@@ -161,8 +161,16 @@ def test_openai_responses_raises_at_the_end_of_a_cut_stream() -> None:
 
 
 def test_anthropic_raises_at_the_end_of_a_cut_stream() -> None:
-    message: dict[str, Any] = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
-               "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+    message: dict[str, Any] = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
     for stream in cut(MESSAGES, {"type": "message_start", "message": message}, names=True):
         seen: list[Any] = []
         with anthropic_client(answering(200, stream, "text/event-stream")) as client:

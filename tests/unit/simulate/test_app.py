@@ -101,6 +101,19 @@ async def test_the_ledger_tells_what_was_true_and_no_secret(http: aiohttp.Client
     }
 
 
+async def test_a_plain_answer_costs_even_when_nobody_waited_for_it(http: aiohttp.ClientSession) -> None:
+    headers = {"x-llm-simulate": "latency_ms=60000"}
+    asking = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT, headers=headers).__aenter__())
+    entries: list[dict[str, Any]] = []
+    while not entries or entries[0]["outcome"] != "client gone":
+        async with http.get("/_simulate/requests") as answer:
+            entries = await answer.json()
+        if entries and entries[0]["usage_true"]:
+            asking.cancel()
+
+    assert (entries[0]["usage_told"], entries[0]["usage_true"]["output_tokens"]) == (None, 7)
+
+
 async def test_the_ledger_is_bounded() -> None:
     settings = SimulatorSettings(port=0, ledger_size=2)
     async with running(settings) as handle, aiohttp.ClientSession(handle.base_url) as session:

@@ -1,0 +1,1 @@
+"""The demo behind `make demo`: simulated providers, the proxy, and an application that knows of neither."""

@@ -6,7 +6,7 @@ responses are asked for only because the demo shows their headers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from anthropic import Anthropic
@@ -18,10 +18,9 @@ PROMPT = "In one sentence: what does a sidecar do for an application?"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A text, in how many pieces it came, and the headers that came with it."""
+    """A text, and the headers that came with it."""
 
     text: str
-    pieces: int
     headers: Mapping[str, str]
 
 
@@ -38,30 +37,30 @@ class Application:
         raw = self.openai.chat.completions.with_raw_response.create(
             model=model, messages=[{"role": "user", "content": prompt}], temperature=0
         )
-        return Reply(raw.parse().choices[0].message.content or "", 1, raw.headers)
+        return Reply(raw.parse().choices[0].message.content or "", raw.headers)
 
     def ask_anthropic(self, model: str, prompt: str = PROMPT) -> Reply:
         """A message."""
         raw = self.anthropic.messages.with_raw_response.create(
-            model=model, messages=[{"role": "user", "content": prompt}], max_tokens=200, temperature=0
+            model=model, messages=[{"role": "user", "content": prompt}], max_tokens=200
         )
-        return Reply("".join(block.text for block in raw.parse().content if block.type == "text"), 1, raw.headers)
+        return Reply("".join(block.text for block in raw.parse().content if block.type == "text"), raw.headers)
 
     def ask_google(self, model: str, prompt: str = PROMPT) -> Reply:
         """Generated content."""
         response = self.google.models.generate_content(model=model, contents=prompt, config={"temperature": 0})
-        return Reply(response.text or "", 1, (response.sdk_http_response and response.sdk_http_response.headers) or {})
+        return Reply(response.text or "", (response.sdk_http_response and response.sdk_http_response.headers) or {})
 
-    def stream_openai(self, model: str, received: list[str]) -> Mapping[str, str]:
-        """A streamed chat completion; its pieces go to `received` as they come. Returns the headers."""
-        return stream(self.openai, model, received)
+    def stream_openai(self, model: str) -> tuple[Mapping[str, str], Iterator[str]]:
+        """A streamed chat completion: its headers, and its pieces as they come."""
+        return stream(self.openai, model)
 
 
-def stream(client: OpenAI, model: str, received: list[str]) -> Mapping[str, str]:
+def stream(client: OpenAI, model: str) -> tuple[Mapping[str, str], Iterator[str]]:
     """Stream a chat completion from wherever `client` points."""
     raw = client.chat.completions.with_raw_response.create(
         model=model, messages=[{"role": "user", "content": PROMPT}], stream=True
     )
-    for chunk in raw.parse():
-        received.extend(choice.delta.content for choice in chunk.choices if choice.delta.content)
-    return raw.headers
+    return raw.headers, (
+        choice.delta.content for chunk in raw.parse() for choice in chunk.choices if choice.delta.content
+    )

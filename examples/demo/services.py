@@ -7,6 +7,7 @@ reaches the demo alone, which then ends them in order.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,11 +16,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Found = TypeVar("Found")
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
@@ -87,9 +90,7 @@ class Services:
 
     def audit_line(self, request_id: str) -> dict[str, Any]:
         """What the proxy wrote about one request, as soon as it is there."""
-        return dict(
-            wait_until(lambda: self._find_line(request_id), START_SECONDS, f"no audit line of request {request_id}")
-        )
+        return wait_until(lambda: self._find_line(request_id), START_SECONDS, f"no audit line of request {request_id}")
 
     def _find_line(self, request_id: str) -> dict[str, Any] | None:
         for line in self.audit_log.read_bytes().splitlines(keepends=True):
@@ -163,10 +164,12 @@ def application_environment(services: Services) -> None:
         if name.startswith(("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_")):
             del os.environ[name]
     os.environ.update(services.environment)
+    # The three SDKs share one environment here, so Google's finds the key that it wants under both its names and says so.
+    logging.getLogger("google_genai").setLevel(logging.ERROR)
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 
 
-def wait_until(look: Any, seconds: float, failure: str) -> Any:
+def wait_until(look: Callable[[], Found | None], seconds: float, failure: str) -> Found:
     """What `look` returns, once it is not None. Raises `DemoFailed`."""
     deadline = time.monotonic() + seconds
     while (found := look()) is None:

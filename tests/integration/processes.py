@@ -32,6 +32,10 @@ LINE_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 0.01
 # Below the range that Linux gives to outgoing connections: no client socket can take a port between our look and use.
 PORTS: Final = range(20_000, 32_000)
+INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+"""What a server gets of our environment: what programs need to run at all, and where their coverage is measured."""
+DEFECTS: Final = ("Traceback (most recent call last)", "Warning: ", "was never awaited", "was never retrieved")
+"""What no server may ever say on standard error, whatever a test does to it."""
 
 
 @contextmanager
@@ -146,6 +150,8 @@ class ServerProcess:
         self.stderr.drain()
         if code != 0:
             raise AssertionError(f"it ended with code {code} instead of 0:\n{self.output()}")
+        if any(defect in line for line in self.stderr.all() for defect in DEFECTS):
+            raise AssertionError(f"it told of a defect of its own:\n{self.output()}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -176,14 +182,14 @@ class Sidecar(ServerProcess):
 
 
 def start_process(command: Sequence[str], environment: Mapping[str, str]) -> ServerProcess:
-    """Start a server with an environment of its own: nothing of this shell but what programs need to run at all."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    """Start a server with an environment of its own (and what is `INHERITED`)."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A warning in the product is an error here; what leaks is then told on standard error.
+        # What leaks is told on standard error, where `stop` looks for it.
         env=inherited | {"PYTHONWARNINGS": "default", "PYTHONUNBUFFERED": "1"} | dict(environment),
     )
     if process.stdout is None or process.stderr is None:

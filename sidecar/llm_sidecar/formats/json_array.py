@@ -78,7 +78,8 @@ class JsonArrayObserver:
         self._scanned = max(0, self._scanned - cut)
         if self._element_start is not None:
             self._element_start -= cut
-        if len(self._buffer) > self._max_frame_bytes:
+        # Never together with a block: that would be lost, and the array could not be closed validly any more.
+        if not block and len(self._buffer) > self._max_frame_bytes:
             raise FrameTooLarge(f"a single element of the stream is larger than {self._max_frame_bytes} bytes")
         return block
 

@@ -286,13 +286,11 @@ class Proxy:
         """One chat completion."""
         return await self.ask("POST", CHAT_PATH, headers=headers, data=chat_body(**members))
 
-    async def raw(self, data: bytes, *, end: bool = False) -> bytes:
-        """Send bytes and read until the proxy closes (or, with `end`, close our side first)."""
+    async def raw(self, data: bytes) -> bytes:
+        """Send bytes and read until the proxy closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.listening.port)
         try:
             writer.write(data)
-            if end:
-                writer.write_eof()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await reader.read()
         finally:

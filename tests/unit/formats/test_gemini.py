@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llm_sidecar.contract.names import API
-from llm_sidecar.formats.base import MalformedRequest, StreamError, Usage
+from llm_sidecar.formats.base import FrameTooLarge, MalformedRequest, StreamError, Usage
 from llm_sidecar.formats.json_body import apply_splices
 from llm_sidecar.formats.registry import FORMATS
 from tests.unit.formats.streams import (
@@ -221,3 +221,14 @@ def test_something_that_is_no_array_is_relayed_and_never_committed() -> None:
         assert play(observer, [answer[:3], answer[3:]]) == answer
         assert not observer.committed
         assert not observer.ended
+
+
+def test_an_array_with_a_too_large_element_can_still_be_closed() -> None:
+    observer = observer_of(GEMINI_ARRAY, max_frame_bytes=100)
+    relayed = observer.feed(b'[{"candidates":[]},{"text":"' + b"x" * 200)
+
+    with pytest.raises(FrameTooLarge):
+        observer.feed(b"x")
+
+    whole = json.loads(relayed + observer.error_tail(502, "upstream_frame_too_large", "An event is too large."))
+    assert [list(element) for element in whole] == [["candidates"], ["error"]]

@@ -64,7 +64,11 @@ $(STAMP): pyproject.toml requirements/bootstrap.txt requirements/dev.txt | $(BIN
 
 .PHONY: demo
 demo: $(STAMP)  ## See it work: simulator, proxy and Redis on this machine, calls from all three SDKs
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/python -m examples.demo $(ARGS)
+
+.PHONY: provider-lines
+provider-lines: $(STAMP)  ## How much of what serves a provider is shared between all of them
+	@$(BIN)/python tools/provider_lines.py
 
 ##@ Check
 

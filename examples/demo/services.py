@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,16 +124,21 @@ def running_services() -> Iterator[Services]:
     try:
         yield _start(folder, programs)
     except BaseException:
-        for program in reversed(programs):
-            program.stop()
+        _end(programs)
         raise
     else:
-        codes = {program.name: program.stop() for program in reversed(programs)}
+        codes = _end(programs)
         if any(codes.values()):
             told = ", ".join(f"{name} {code}" for name, code in codes.items())
             raise DemoFailed(f"a program did not end in order (exit codes: {told})")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(programs: list[Program]) -> dict[str, int]:
+    """End them in order, last started first, whatever keys are pressed meanwhile. Returns their exit codes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return {program.name: program.stop() for program in reversed(programs)}
 
 
 def _start(folder: Path, programs: list[Program]) -> Services:
@@ -164,7 +170,7 @@ def application_environment(services: Services) -> None:
         if name.startswith(("OPENAI_", "ANTHROPIC_", "GOOGLE_", "GEMINI_")):
             del os.environ[name]
     os.environ.update(services.environment)
-    # The three SDKs share one environment here, so Google's finds the key that it wants under both its names and says so.
+    # The three SDKs share one environment here, so Google's finds its key under both of its names, and says so.
     logging.getLogger("google_genai").setLevel(logging.ERROR)
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
 

@@ -153,7 +153,7 @@ class Story:
             step=step,
             sdk=sdk,
             asked=asked,
-            answered_by=f"{provider}/{model}" if provider else f"refused: {audit['status']} {audit['error']}",
+            answered_by=f"{provider}/{model}" if provider else f"{audit['status']} {audit['error']}",
             status=audit["status"],
             cache=told.get("x-llm-sidecar-cache", "-"),
             attempts=int(told.get("x-llm-sidecar-attempts", "0")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 from llm_sidecar.budget import MAX_BODY_BYTES, Held
 from llm_sidecar.errors import BodyTooLarge, BodyTooSlow, MalformedBody, UnsupportedEncoding
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS: Final = 60
 """Between two pieces of a body. The sender is on this machine."""
+
+
+class ApplicationGone(ConnectionError):
+    """The application hung up before its request was there. Nobody is left to be answered."""
 
 
 async def read_body(request: web.BaseRequest, held: Held, *, idle_seconds: float = IDLE_SECONDS) -> bytes:
@@ -34,7 +40,7 @@ async def read_body(request: web.BaseRequest, held: Held, *, idle_seconds: float
         if content.total_bytes == size_bytes:  # nothing has come yet: only then is a timer worth its price
             piece = await _wait(request, idle_seconds)
         else:
-            piece = await content.readany()
+            piece = await _read(request)
         size_bytes += len(piece)
         if declared_bytes is None:
             _check_size(size_bytes)
@@ -51,10 +57,17 @@ def _check_size(size_bytes: int) -> None:
 async def _wait(request: web.BaseRequest, idle_seconds: float) -> bytes:
     try:
         async with asyncio.timeout(idle_seconds):
-            return await request.content.readany()
+            return await _read(request)
     except TimeoutError:
         raise BodyTooSlow(f"nothing more of the body came within {idle_seconds:g} seconds") from None
-    except ValueError:  # aiohttp's parser: chunks that are none
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    try:
+        return await request.content.readany()
+    except ConnectionError as error:
+        raise ApplicationGone from error
+    except (ValueError, HttpProcessingError):  # aiohttp's parser: chunks that are none
         raise MalformedBody("the body's transfer encoding is malformed") from None
 
 

@@ -43,6 +43,16 @@ USAGE_TAIL_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """Where an answer of `candidate` is, or will be."""
+
+    cache: AnswerCache
+    candidate: Candidate
+    digest: str
+    ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What one call asks for, and what it spends."""
 
@@ -50,6 +60,8 @@ class Asked:
     parsed: ParsedRequest
     wire: Format
     spending: Spending
+    entry: CacheEntry | None
+    """Where the cache was asked, in vain."""
 
     @property
     def record(self) -> RequestRecord:
@@ -76,12 +88,13 @@ class Calls:
         record.stream = parsed.stream
         candidates = exchange.serving.runtime.candidates(parsed)
         record.model = candidates[0].model.name
-        hit = await _from_cache(exchange, parsed, candidates[0])
+        entry = _entry(exchange, parsed, candidates[0])
+        hit = await _from_cache(exchange, parsed, entry)
         if hit is not None:
             return hit
         spending = await Spending.begin(exchange.serving.quota, record, parsed, candidates[0].model)
         try:
-            return await self._ask_providers(Asked(exchange, parsed, wire, spending), candidates)
+            return await self._ask_providers(Asked(exchange, parsed, wire, spending, entry), candidates)
         finally:
             spending.end()
 
@@ -132,16 +145,17 @@ class Calls:
 
     def _keep(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> None:
         """Store an answer, under the one who gave it, without keeping the application waiting."""
-        cache = _cache_for(asked.exchange, asked.parsed, candidate)
-        if cache is None or answer.status != 200 or not asked.wire.is_complete(asked.parsed.call, answer.body):
+        if answer.status != 200 or not asked.wire.is_complete(asked.parsed.call, answer.body):
+            return
+        entry = asked.entry
+        if entry is None or entry.candidate is not candidate:
+            entry = _entry(asked.exchange, asked.parsed, candidate)  # answered by another than the one looked up
+        if entry is None:
             return
         content_type = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
+        kept = CachedAnswer(answer.body, content_type or "application/json", answer.usage, time.time())
         task = asyncio.get_running_loop().create_task(
-            cache.keep(
-                _digest(asked.exchange, asked.parsed, candidate),
-                CachedAnswer(answer.body, content_type or "application/json", answer.usage, time.time()),
-                ttl_seconds=_ttl_seconds(asked.exchange, asked.parsed, candidate),
-            )
+            entry.cache.keep(entry.digest, kept, ttl_seconds=entry.ttl_seconds)
         )
         self._storing.add(task)
         task.add_done_callback(self._storing.discard)
@@ -154,36 +168,34 @@ class Calls:
 # --- cache
 
 
-def _cache_for(exchange: Exchange, parsed: ParsedRequest, candidate: Candidate) -> AnswerCache | None:
+def _entry(exchange: Exchange, parsed: ParsedRequest, candidate: Candidate) -> CacheEntry | None:
+    """The place in the cache of this candidate's answer to this request; None where the cache may not serve it."""
     serving = exchange.serving
     if serving.cache is None or not serving.runtime.cache.allows(parsed):
         return None
-    return serving.cache if _ttl_seconds(exchange, parsed, candidate) > 0 else None
-
-
-def _ttl_seconds(exchange: Exchange, parsed: ParsedRequest, candidate: Candidate) -> int:
-    return exchange.serving.runtime.cache.ttl_seconds(parsed.call.type, candidate.configured.cache_ttl_seconds)
-
-
-def _digest(exchange: Exchange, parsed: ParsedRequest, candidate: Candidate) -> str:
-    return cache_digest(
+    ttl_seconds = serving.runtime.cache.ttl_seconds(parsed.call.type, candidate.configured.cache_ttl_seconds)
+    if ttl_seconds <= 0:
+        return None
+    digest = cache_digest(
         parsed,
         exchange.request.headers,
         exchange.query,
         provider=candidate.name,
         model=candidate.answering_model(parsed.model),
     )
+    return CacheEntry(serving.cache, candidate, digest, ttl_seconds) if digest is not None else None
 
 
-async def _from_cache(exchange: Exchange, parsed: ParsedRequest, candidate: Candidate) -> web.Response | None:
-    cache, record = _cache_for(exchange, parsed, candidate), exchange.record
-    if cache is None:
+async def _from_cache(exchange: Exchange, parsed: ParsedRequest, entry: CacheEntry | None) -> web.Response | None:
+    record = exchange.record
+    if entry is None:
         record.cache = "bypass"
         return None
-    found = await cache.find(_digest(exchange, parsed, candidate))
+    found = await entry.cache.find(entry.digest)
     if found is None:
         record.cache = "miss"
         return None
+    candidate = entry.candidate
     record.cache, record.status, record.usage = "hit", 200, found.usage
     record.provider, record.answered_by = candidate.name, (candidate.name, candidate.answering_model(parsed.model))
     headers = answer_headers([("Content-Type", found.content_type), ("Age", str(found.age_seconds))], record)

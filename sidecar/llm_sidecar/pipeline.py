@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.audit import audit_line
+from llm_sidecar.body import ApplicationGone
 from llm_sidecar.calls import Calls
 from llm_sidecar.errors import InternalError, SidecarError
 from llm_sidecar.exchange import Exchange, Serving
@@ -64,6 +65,9 @@ class Pipeline:
             return await self._answer(exchange)
         except SidecarError as error:
             return error_reply(error, exchange.family, record)
+        except ApplicationGone:
+            record.client_gone = True
+            return web.Response(status=CLIENT_CLOSED_REQUEST)  # nobody reads it
         except asyncio.CancelledError:
             record.client_gone = True
             raise

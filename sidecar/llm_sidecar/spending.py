@@ -123,7 +123,9 @@ def _expected(parsed: ParsedRequest, model: Model) -> tuple[int, int]:
     """What a request may use, in tokens: input by its size, output by its cap, or else by the model's."""
     match parsed.call.type:
         case RequestType.GENERATION:
-            cap = parsed.max_output_tokens or model.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+            cap = parsed.max_output_tokens
+            if cap is None:
+                cap = model.max_output_tokens or DEFAULT_OUTPUT_TOKENS
             return parsed.input_tokens_estimate, cap
         case RequestType.EMBEDDINGS:
             return parsed.input_tokens_estimate, 0

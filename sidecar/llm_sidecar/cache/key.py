@@ -26,21 +26,23 @@ SEMANTIC_HEADERS: Final = ("anthropic-version", "anthropic-beta", "openai-beta")
 """Headers that change what the same body means."""
 
 
-def cache_digest(request: ParsedRequest, headers: Mapping[str, str], query: str, *, provider: str, model: str) -> str:
-    """The digest under which an answer by `model` of `provider` to this request is stored."""
+def cache_digest(
+    request: ParsedRequest, headers: Mapping[str, str], query: str, *, provider: str, model: str
+) -> str | None:
+    """The digest under which an answer by `model` of `provider` to this request is stored; None if it has none."""
     document = request.document
     said = {name: document[name] for name in document if name not in IGNORED_MEMBERS}
-    canonical = orjson.dumps(
-        [
-            KEY_VERSION,
-            request.call.api,
-            request.call.path,
-            query,
-            provider,
-            model,
-            [headers.get(name) for name in SEMANTIC_HEADERS],
-            said,
-        ],
-        option=orjson.OPT_SORT_KEYS,
-    )
-    return sha256(canonical).hexdigest()
+    meaning = [
+        KEY_VERSION,
+        request.call.api,
+        request.call.path,
+        query,
+        provider,
+        model,
+        [headers.get(name) for name in SEMANTIC_HEADERS],
+        said,
+    ]
+    try:
+        return sha256(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    except orjson.JSONEncodeError:  # nested deeper than it writes, though not deeper than it reads
+        return None

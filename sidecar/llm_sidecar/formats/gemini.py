@@ -159,7 +159,8 @@ class _GeminiEventObserver(_Chunks, EventStreamObserver):
 
     __slots__ = ("_unfinished",)
 
-    _words: ClassVar = (b'"usageMetadata"', b'"finishReason"', b'"error"', b'"promptFeedback"')
+    # `index`: a further candidate has begun, and must finish too.
+    _words: ClassVar = (b'"usageMetadata"', b'"finishReason"', b'"index"', b'"error"', b'"promptFeedback"')
     _content: ClassVar = _CONTENT
 
     def __init__(self, *, max_frame_bytes: int) -> None:

@@ -8,7 +8,6 @@ one of the few words that could make it matter; that is the difference of four t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 from llm_sidecar.formats.base import FrameTooLarge, StreamError, Usage
@@ -66,16 +65,6 @@ class FrameSplitter:
             raise FrameTooLarge(f"a single stream event is larger than {self._max_frame_bytes} bytes")
 
 
-def frames(block: bytes) -> Iterator[bytes]:
-    """The frames of a block, each with the empty line that ends it (the last one may lack it)."""
-    start = 0
-    for boundary in _BOUNDARY.finditer(block):
-        yield block[start : boundary.end()]
-        start = boundary.end()
-    if start < len(block):
-        yield block[start:]
-
-
 def read_frame(frame: bytes) -> tuple[bytes, bytes]:
     """The event name (empty if none is told) and the data of one frame."""
     event = b""
@@ -88,11 +77,11 @@ def read_frame(frame: bytes) -> tuple[bytes, bytes]:
     return event, b"\n".join(data)
 
 
-def _last_boundary(buffer: bytes | bytearray, start: int) -> int:
-    """The end of the last frame boundary behind `start`, 0 if there is none."""
+def _last_boundary(buffer: bytes | bytearray, start: int, end: int | None = None) -> int:
+    """The end of the last frame boundary between `start` and `end`, 0 if there is none."""
     cut = 0
     for boundary in _BOUNDARIES:
-        found = buffer.rfind(boundary, start)
+        found = buffer.rfind(boundary, start, end)
         if found >= 0:
             cut = max(cut, found + len(boundary))
     return cut
@@ -129,13 +118,15 @@ class EventStreamObserver:
         self._last_block = block
         for content in self._content.findall(block):
             self.content_bytes += len(content)
-        if self.committed:
-            for word in self._words:
-                if word in block:
-                    break
-            else:
-                return block
+        if self.committed and not self._may_matter(block):
+            return block
         return self._look_at(block)
+
+    def _may_matter(self, block: bytes) -> bool:
+        for word in self._words:  # a plain loop: this runs for every read of every stream
+            if word in block:
+                return True
+        return False
 
     def finish(self) -> bytes:
         """The provider closed the stream: relay a last frame that is whole but for its empty line, and no more."""
@@ -158,15 +149,27 @@ class EventStreamObserver:
         raise NotImplementedError
 
     def _look_at(self, block: bytes) -> bytes:
+        """Read the frames that may matter: all up to the first content, and after it those with one of the words."""
         kept: list[bytes] = []
-        hidden = False
-        for frame in frames(block):
-            event, data = read_frame(frame)
+        kept_until = position = 0
+        while position < len(block):
+            start = self._next_that_matters(block, position)
+            if start < 0:
+                break
+            boundary = _BOUNDARY.search(block, start)
+            position = boundary.end() if boundary else len(block)
+            event, data = read_frame(block[start:position])
             if data and not self._on_frame(event, data):
-                hidden = True
-            else:
-                kept.append(frame)
-        return b"".join(kept) if hidden else block
+                kept.append(block[kept_until:start])
+                kept_until = position
+        return b"".join((*kept, block[kept_until:])) if kept_until else block
+
+    def _next_that_matters(self, block: bytes, position: int) -> int:
+        """Where the next frame to read begins, at or behind a frame's beginning; -1 if there is none."""
+        if not self.committed:
+            return position
+        found = [at for word in self._words if (at := block.find(word, position)) >= 0]
+        return _last_boundary(block, position, min(found)) or position if found else -1
 
     def _on_frame(self, event: bytes, data: bytes) -> bool:
         """Take note of a frame; False hides it from the application. A frame that cannot be read passes."""

@@ -119,7 +119,7 @@ async def upstream(
     self = Upstream(base_url="")
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        body = await request.read() if reads_body else b""
+        body = await request.content.read() if reads_body else b""
         self.seen.append(
             Seen(method=request.method, path=request.raw_path, headers=CIMultiDict(request.headers), body=body)
         )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_sidecar.formats.base import FrameTooLarge
-from llm_sidecar.formats.sse import FrameSplitter, frames, read_frame
+from llm_sidecar.formats.sse import FrameSplitter, read_frame
 from tests.unit.formats.streams import (
     CHAT,
     GEMINI_ARRAY,
@@ -106,11 +106,21 @@ def test_random_bytes_are_relayed_but_for_an_unfinished_end(pieces: list[bytes],
         observer.error_tail(500, "upstream_stream_ended", "The stream ended early.")
 
 
-@given(st.lists(_PIECES, max_size=30))
-def test_frames_of_a_block_add_up_to_it(pieces: list[bytes]) -> None:
-    block = b"".join(pieces)
+_CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"usage":null}\n\n'
+_USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
 
-    assert b"".join(frames(block)) == block
+
+@given(st.lists(st.sampled_from([_CHUNK, _USAGE, b": note\n\n", b"data: [DONE]\r\n\r\n"]), max_size=12), st.data())
+def test_only_the_usage_that_we_asked_for_is_cut_out(frames: list[bytes], data: st.DataObject) -> None:
+    """Wherever those frames stand in a read, before the first content or after it."""
+    stream = b"".join(frames)
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=4))
+    observer = observer_of(CHAT, hide_usage=True)
+
+    relayed = play(observer, split_at(stream, cuts))
+
+    assert relayed == b"".join(frame for frame in frames if frame != _USAGE)
+    assert (observer.usage is not None) is (_USAGE in frames)
 
 
 def test_frames_are_relayed_as_soon_as_they_are_whole() -> None:

@@ -1,0 +1,25 @@
+"""Acme, an imaginary provider that speaks OpenAI's chat API, with manners of its own."""
+
+from __future__ import annotations
+
+from llm_sidecar.contract.names import API
+from llm_sidecar.providers.base import Authentication, FailureReason, Provider
+
+
+class AcmeProvider(Provider):
+    """Acme's hosted models. There is a daily allotment: once it is spent, every call is a 402 until midnight."""
+
+    type = "Acme"
+    default_base_url = "https://llm.acme.example/v1"
+    default_authentication = Authentication("api-key")  # the bare key: Acme knows no `Authorization: Bearer`
+    default_apis = (API.OPENAI_CHAT,)
+    client_path_prefix = "/v1"
+    key_check_path = "/account"  # a GET that needs the key and spends nothing
+
+    def rejects_key(self, status: int, body: bytes) -> bool:
+        """A 402 is not about the key here."""
+        return status != 402 and super().rejects_key(status, body)
+
+    def failure(self, status: int, body: bytes) -> FailureReason | None:
+        """The allotment is spent: another provider should be tried."""
+        return FailureReason.RATE_LIMITED if status == 402 else super().failure(status, body)

@@ -108,8 +108,8 @@ def _stay(services: Services, report: Report) -> None:
     )
     report.line(f"  curl -s {services.admin_url}/metrics | grep ^llm_")
     report.line(f"Edit the manifests in {services.manifests}: changes take effect within two seconds.")
-    report.line("Ctrl-C ends it.")
     try:
+        report.line("Ctrl-C ends it.")
         signal.pause()
     except KeyboardInterrupt:
         report.line()

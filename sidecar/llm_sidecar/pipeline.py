@@ -14,6 +14,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
+from aiohttp import web
+
 from llm_sidecar.audit import audit_line
 from llm_sidecar.body import ApplicationGone
 from llm_sidecar.calls import Calls
@@ -29,7 +31,6 @@ from llm_sidecar.record import RequestRecord
 from llm_sidecar.replies import error_reply, family_of
 
 if TYPE_CHECKING:
-    from aiohttp import web
 
     from llm_sidecar.audit import AuditLog
     from llm_sidecar.budget import BufferBudget

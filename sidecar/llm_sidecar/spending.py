@@ -36,6 +36,7 @@ class Spending:
         self._tokens: int | None = None
         self._source: UsageSource = "partial"
         self._nothing_spent = False
+        self._tells_usage = True
 
     @classmethod
     async def begin(cls, quota: Quota | None, record: RequestRecord, parsed: ParsedRequest, model: Model) -> Spending:
@@ -67,7 +68,7 @@ class Spending:
 
     def refused_by_provider(self) -> None:
         """A provider took the request and found it wrong: it counts as a request, and no token was spent."""
-        self._tokens, self._source = 0, "measured"
+        self._tokens, self._source, self._tells_usage = 0, "measured", False
 
     def end(self) -> None:
         """Settle with the best that is known."""
@@ -82,7 +83,8 @@ class Spending:
             spends = self._parsed.call.type is not RequestType.TOKEN_COUNT
             self._tokens = self._parsed.input_tokens_estimate if spends else 0
         tokens = self._tokens or 0
-        record.usage_source, record.charged_tokens = self._source, tokens
+        if self._tells_usage:
+            record.usage_source, record.charged_tokens = self._source, tokens
         if self._quota is not None and self._reservation is not None:
             self._quota.settle(self._reservation, total_tokens=tokens, source=self._source)
 

@@ -68,6 +68,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     from llm_sidecar.local_config import LocalConfig  # noqa: PLC0415
 
     token = None if arguments.no_token else arguments.token or secrets.token_urlsafe(24)
+    # A token that was given is known to who gave it, and need not stand in one more log.
+    key = "no-token-needed" if token is None else "THE-TOKEN-THAT-YOU-GAVE" if arguments.token else token
     async with AsyncExitStack() as stack:
         try:
             store_url = arguments.redis or await stack.enter_async_context(embedded_store())
@@ -84,14 +86,13 @@ async def _serve(arguments: argparse.Namespace) -> int:
             port=arguments.port,
             admin_port=arguments.admin_port,
             admin_host="127.0.0.1",
-            announce=lambda listening: _announce(listening, token),
+            announce=lambda listening: _announce(listening, key),
         )
 
 
-def _announce(listening: Listening, token: str | None) -> None:
+def _announce(listening: Listening, key: str) -> None:
     """The lines to paste into the shell of an application, on standard error: standard output is the audit log's."""
     base = f"http://{listening.host}:{listening.port}"
-    key = token or "no-token-needed"
     sys.stderr.write(
         f"# llm-sidecar listens on {base}; metrics and health on port {listening.admin_port}.\n"
         "# For the shell of your application:\n"

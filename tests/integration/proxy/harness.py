@@ -90,15 +90,16 @@ def streaming(
     content_type: str = "text/event-stream",
     hold: asyncio.Event | None = None,
     cut: bool = False,
+    pause_before_last: float = 0,
 ) -> Answer:
-    """Send pieces; then wait for `hold`, if told; then end cleanly, or cut the connection."""
+    """Send pieces (the last one in a read of its own, after a pause); then wait for `hold`, if told; then end cleanly, or cut the connection."""
 
     async def answer(request: web.BaseRequest, _body: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": content_type})
         await response.prepare(request)
-        for piece in pieces:
+        for number, piece in enumerate(pieces, 1):
+            await asyncio.sleep(pause_before_last if number == len(pieces) else 0)
             await response.write(piece)
-            await asyncio.sleep(0)
         if hold is not None:
             await hold.wait()
         if cut:

@@ -19,7 +19,7 @@ from examples.demo.application import Application, Reply, stream
 from examples.demo.services import PROVIDER_KEY, DemoFailed, Services
 
 LIMIT_OF_CALLS = 10
-"""The hourly limit in the demo's TeamQuota."""
+"""The limit of calls in the demo's TeamQuota."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

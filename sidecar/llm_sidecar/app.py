@@ -30,7 +30,8 @@ from llm_sidecar.metrics import Metrics
 from llm_sidecar.pipeline import Pipeline
 from llm_sidecar.quota.reservation import Quota
 from llm_sidecar.redis_store import RedisStore
-from llm_sidecar.runtime import Transports, compile_runtime
+from llm_sidecar.redis_url import InvalidStoreURL
+from llm_sidecar.runtime import Transports, UnusableConfig, compile_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -147,10 +148,10 @@ class Sidecar:
         self._stores: dict[str, RedisStore] = {}
         self._quotas: dict[tuple[str, str], Quota] = {}
         self._retiring: set[asyncio.Task[None]] = set()
-        self._audit = AuditLog(audit_descriptor)
         self._pipeline: Pipeline | None = None
         self.metrics = Metrics()
         self.health = Health(self.metrics)
+        self._audit = AuditLog(audit_descriptor, on_change=self.health.audit_changed)
 
     # --- configuration
 
@@ -178,7 +179,10 @@ class Sidecar:
             return None
         store = self._stores.get(url)
         if store is None:
-            store = self._stores[url] = RedisStore(url, on_change=self._store_changed)
+            try:
+                store = self._stores[url] = RedisStore(url, on_change=self._store_changed)
+            except InvalidStoreURL as error:
+                raise UnusableConfig(f"store.url: {error}") from error
             await store.connect()
         return store
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 GATHER_SECONDS: Final = 0.05
 MAX_PENDING_BYTES: Final = 1024 * 1024
+
+Change = Literal["losing", "complete"]
 
 
 def audit_line(record: RequestRecord, now: float) -> bytes:
@@ -59,15 +63,23 @@ def audit_line(record: RequestRecord, now: float) -> bytes:
 
 
 def _timestamp(unix_seconds: float) -> str:
-    milliseconds = int(unix_seconds * 1000) % 1000
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_seconds)) + f".{milliseconds:03d}Z"
+    seconds, milliseconds = divmod(int(unix_seconds * 1000), 1000)
+    return f"{_whole_seconds(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _whole_seconds(unix_seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_seconds))
 
 
 class AuditLog:
     """Gathers lines and writes them, off the event loop, to a file descriptor."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, on_change: Callable[[Change], None] = lambda _change: None) -> None:
+        """`on_change` hears when lines begin to be lost, and when they are written again."""
         self._descriptor = descriptor
+        self._on_change = on_change
+        self._complete = True
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._writing: asyncio.Task[None] | None = None
@@ -77,7 +89,7 @@ class AuditLog:
     def write(self, line: bytes) -> None:
         """Take a line; it is written within a moment."""
         if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
-            self.dropped_lines += 1
+            self._dropped()
             return
         self._pending.append(line)
         self._pending_bytes += len(line)
@@ -94,16 +106,29 @@ class AuditLog:
 
     async def _write_pending(self) -> None:
         lines, self._pending, self._pending_bytes = self._pending, [], 0
-        if lines:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, b"".join(lines))
+        if not lines:
+            return
+        written = await asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, b"".join(lines))
+        if not written:
+            self._dropped(len(lines))
+        elif not self._complete:
+            self._complete = True
+            self._on_change("complete")
 
-    def _write_all(self, data: bytes) -> None:
+    def _write_all(self, data: bytes) -> bool:
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError:  # nobody reads any more: the requests go on
-            self.dropped_lines += 1
+            return False
+        return True
+
+    def _dropped(self, lines: int = 1) -> None:
+        self.dropped_lines += lines
+        if self._complete:
+            self._complete = False
+            self._on_change("losing")
 
     async def close(self, *, timeout_seconds: float = 2) -> None:
         """Write what is left, unless nobody reads."""
@@ -113,5 +138,5 @@ class AuditLog:
             async with asyncio.timeout(timeout_seconds):
                 await self._write_pending()
         except TimeoutError:
-            self.dropped_lines += 1
+            self._dropped()
         self._thread.shutdown(wait=False, cancel_futures=True)

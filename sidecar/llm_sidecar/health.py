@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_sidecar.audit import Change
     from llm_sidecar.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,14 @@ class Health:
             logger.warning("the store is back")
         else:
             logger.warning("the store is away (%s): nothing is cached, limits follow onStoreUnavailable", reason)
+
+    def audit_changed(self, change: Change) -> None:
+        """Audit lines are lost, or written again."""
+        self._metrics.degraded.labels("audit").set(0 if change == "complete" else 1)
+        if change == "complete":
+            logger.warning("the audit log is written again")
+        else:
+            logger.warning("standard output takes no more lines: audit lines are lost")
 
     def detail(self) -> dict[str, Any]:
         """What `/readyz` tells."""

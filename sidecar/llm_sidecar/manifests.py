@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -233,8 +233,8 @@ def assemble(
         problems += resolver.problems
         if entry is not None:
             entries.append(entry)
-    if problems:
-        raise ManifestsRefused(*problems)
+    if problems:  # whatever `check` thinks of it: without a key that is asked for, nothing can be served
+        raise ManifestsRefused(*(replace(problem, severity=Severity.ERROR) for problem in problems))
     if not entries:
         raise ManifestsRefused("no LLMProvider is left to use. Fix: name files that hold one, or widen spec.providers")
     return _checked(entries, quota, store_url)

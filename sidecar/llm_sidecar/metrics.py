@@ -89,6 +89,7 @@ class Metrics:
         Gauge("llm_sidecar_build_info", "This program.", ("version",), registry=registry).labels(__version__).set(1)
         self.degraded.labels("store").set(0)
         self.degraded.labels("config").set(0)
+        self.degraded.labels("audit").set(0)
         self._children: dict[tuple[object, ...], Callable[[float], None]] = {}
 
     def _increase(self, counter: Counter, *labels: str) -> Callable[[float], None]:

@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from llm_sidecar.body import pieces_of
+from llm_sidecar.body import ApplicationGone, pieces_of
 from llm_sidecar.contract.names import RequestType
-from llm_sidecar.errors import EndpointNotAllowed, NoProviderAvailable
+from llm_sidecar.errors import EndpointNotAllowed, NoProviderAvailable, RequestRefused
 from llm_sidecar.listing import FAMILY_APIS
 from llm_sidecar.providers.base import FailureReason, ProviderRequest, TransportError
 from llm_sidecar.record import Attempt
@@ -48,8 +48,31 @@ async def pass_through(exchange: Exchange, passthrough: Passthrough) -> web.Stre
                 quota.release(reservation)
 
 
+class _Upload:
+    """The application's body on its way. What fails in reading it must not be told as the provider's failure."""
+
+    __slots__ = ("_request", "failure")
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self.failure: RequestRefused | ApplicationGone | None = None
+
+    def pieces(self) -> AsyncIterator[bytes] | None:
+        """The body while it arrives; None where there is none."""
+        return self._read() if self._request.body_exists and self._request.can_read_body else None
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in pieces_of(self._request):
+                yield piece
+        except (RequestRefused, ApplicationGone) as failure:
+            self.failure = failure
+            raise
+
+
 async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.StreamResponse:
     record, request = exchange.record, exchange.request
+    upload = _Upload(request)
     record.provider = provider.name
     record.answered_by = (provider.name, "-")
     upstream = ProviderRequest(
@@ -57,13 +80,15 @@ async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.St
         path.removeprefix(provider.client_path_prefix),
         exchange.query,
         _framed(exchange.headers, request),
-        _body(request),
+        upload.pieces(),
     )
     began = time.perf_counter()
     try:
         async with asyncio.timeout(provider.timeouts.response):
             response = await provider.complete(upstream)
     except (TransportError, TimeoutError) as error:
+        if upload.failure is not None:
+            raise upload.failure from error
         detail = error.detail if isinstance(error, TransportError) else "no answer within timeouts.responseSeconds"
         reason = FailureReason.TIMEOUT if isinstance(error, TimeoutError) else FailureReason.CONNECTION
         record.attempts.append(Attempt(provider.name, reason, None, (time.perf_counter() - began) * 1000, detail))
@@ -97,7 +122,3 @@ def _refuse_what_is_ours(provider: Provider, response: ProviderResponse) -> None
 def _framed(headers: Headers, request: web.BaseRequest) -> Headers:
     length = request.content_length
     return headers if length is None or not request.body_exists else [*headers, ("Content-Length", str(length))]
-
-
-def _body(request: web.BaseRequest) -> AsyncIterator[bytes] | None:
-    return pieces_of(request) if request.body_exists and request.can_read_body else None

@@ -31,7 +31,6 @@ from llm_sidecar.record import RequestRecord
 from llm_sidecar.replies import error_reply, family_of
 
 if TYPE_CHECKING:
-
     from llm_sidecar.audit import AuditLog
     from llm_sidecar.budget import BufferBudget
     from llm_sidecar.metrics import Metrics

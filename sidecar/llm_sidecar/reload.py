@@ -64,5 +64,7 @@ class Reloader:
             self._seen = fingerprint
             await self._apply(self._source.load())
         except ConfigRefused as error:
+            if isinstance(error, UnreadableSource):
+                self._seen = b""  # what returns is looked at again, even if it is what was there before
             if error.problems != self._health.config_problems:
                 self._health.config_refused(error.problems)

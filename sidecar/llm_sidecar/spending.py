@@ -137,6 +137,8 @@ def _expected(parsed: ParsedRequest, model: Model) -> tuple[int, int]:
 
 def _quota_error(record: RequestRecord, refusal: quota_refusal.QuotaRefusal) -> TeamQuotaExceeded:
     record.refused_limit = refusal.limit_name
+    room = max(0, refusal.limit - refusal.used - refusal.reserved)
+    record.quota_remaining = f"{refusal.limit_name}={room}"
     figures = (
         f"limit {refusal.limit_name!r} of team {record.team}: {refusal.used} {refusal.unit} used and "
         f"{refusal.reserved} reserved of {refusal.limit} per {refusal.per.lower()}; this request needs "

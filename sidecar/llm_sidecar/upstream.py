@@ -122,6 +122,8 @@ class AiohttpTransport:
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
         self._active = 0
         self._idle = asyncio.Event()
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def send(
         self, method: str, url: str, headers: Headers, body: bytes | AsyncIterable[bytes] | None, connect_seconds: float
@@ -154,19 +156,24 @@ class AiohttpTransport:
         self._active -= 1
         if self._active == 0:
             self._idle.set()
+            if self._retired:
+                self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def retire(self) -> None:
-        """Close, once the requests under way are over."""
-        while self._active:
-            self._idle.clear()
-            await self._idle.wait()
-        await self.close()
+        """Close, once the requests under way are over. One that came before, and sends only later, still may."""
+        try:
+            while self._active:
+                self._idle.clear()
+                await self._idle.wait()
+        finally:
+            self._retired = True
+            await self.close()
 
     async def close(self) -> None:
         """Close every connection, also those in use."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(

@@ -99,7 +99,7 @@ def test_each_sdk_is_answered_by_its_own_provider(told: Told) -> None:
         ("google", "google/gemini-2.5-flash", 200),
     ]
     assert all(row["tokens"] > 0 for row in rows)
-    assert [row["quota_left"] for row in rows] == ["hourly=9", "hourly=8", "hourly=7"]
+    assert [row["quota_left"] for row in rows] == ["calls=9", "calls=8", "calls=7"]
 
 
 def test_the_stream_is_counted(told: Told) -> None:
@@ -136,7 +136,7 @@ def test_every_sdk_is_refused_over_quota(told: Told) -> None:
     assert [(row["sdk"], row["answered_by"], row["tokens"]) for row in rows] == [
         (sdk, "429 team_quota_exceeded", 0) for sdk in ("openai", "anthropic", "google")
     ]
-    assert "10 requests used and 0 reserved of 10 per hour" in rows[0]["note"]
+    assert "10 requests used and 0 reserved of 10 per day" in rows[0]["note"]
     assert "retry-after: " in rows[0]["note"]
 
 
@@ -144,7 +144,7 @@ def test_the_edited_limit_lets_calls_through_again(told: Told) -> None:
     [row] = told.rows("the limit is raised")
 
     assert row["status"] == 200
-    assert row["quota_left"] == "hourly=989"
+    assert row["quota_left"] == "calls=989"
 
 
 def test_ctrl_c_ends_what_was_left_running(scratch: Path) -> None:

@@ -109,6 +109,20 @@ def test_the_page_about_adding_a_provider_shows_how_much_is_shared() -> None:
     assert float(shared[1]) >= 90
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_manifests_on_a_page_have_no_problem(page: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    problems = []
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"block-{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        manifests = load([path], known_types={"OpenAI", "Anthropic", "Google"}, environment={"OPENAI_API_KEY": "any"})
+        # A page may leave out a Secret that it does not speak of.
+        problems += [str(problem) for problem in manifests.errors]
+
+    assert problems == []
+
+
 def test_the_demos_manifests_can_be_run_as_they_stand() -> None:
     manifests = load([ROOT / "examples" / "demo" / "manifests"], known_types={"OpenAI", "Anthropic", "Google"})
 

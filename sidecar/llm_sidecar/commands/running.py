@@ -57,6 +57,8 @@ async def serve_until_told(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     try:
+        # Before the start, which takes a moment: what changes meanwhile is seen then.
+        reloader = Reloader(source, sidecar.apply, sidecar.health)
         listening = await sidecar.start(port=port, admin_port=admin_port, admin_host=admin_host)
     except ConfigRefused as error:
         explain(*error.problems)
@@ -64,7 +66,7 @@ async def serve_until_told(
     except OSError as error:
         explain(f"cannot listen on port {port} or {admin_port} ({error.strerror}): choose others")
         return REFUSED
-    reloading = loop.create_task(Reloader(source, sidecar.apply, sidecar.health).run())
+    reloading = loop.create_task(reloader.run())
     announce(listening)
     await stopping.wait()
     reloading.cancel()

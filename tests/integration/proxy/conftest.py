@@ -68,7 +68,7 @@ async def start_proxy(tmp_path: Path) -> AsyncIterator[StartProxy]:
             stack.push_async_callback(sidecar.stop)
             session = await stack.enter_async_context(
                 aiohttp.ClientSession(
-                    auto_decompress=False, skip_auto_headers=("content-type", "accept", "accept-encoding")
+                    auto_decompress=False, skip_auto_headers=("accept", "accept-encoding")
                 )
             )
             return Proxy(sidecar=sidecar, listening=listening, session=session, audit_path=audit_path)
@@ -85,3 +85,7 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Upstream]]]:
             return await stack.enter_async_context(upstream(answer or plain(), **options))  # type: ignore[arg-type]
 
         yield start
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "logs_errors: the test provokes what must be logged as an error")

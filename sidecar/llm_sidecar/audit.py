@@ -83,6 +83,7 @@ class AuditLog:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._writing: asyncio.Task[None] | None = None
+        self._under_way: asyncio.Future[bool] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
         self.dropped_lines = 0
 
@@ -108,7 +109,10 @@ class AuditLog:
         lines, self._pending, self._pending_bytes = self._pending, [], 0
         if not lines:
             return
-        written = await asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, b"".join(lines))
+        data = b"".join(lines)
+        self._under_way = asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, data)
+        # A write that is cancelled before its thread began would lose its lines.
+        written = await asyncio.shield(self._under_way)
         if not written:
             self._dropped(len(lines))
         elif not self._complete:
@@ -136,6 +140,8 @@ class AuditLog:
             self._writing.cancel()
         try:
             async with asyncio.timeout(timeout_seconds):
+                if self._under_way is not None:
+                    await asyncio.shield(self._under_way)
                 await self._write_pending()
         except TimeoutError:
             self._dropped()

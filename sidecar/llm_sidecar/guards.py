@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hmac import compare_digest
 from typing import Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote_plus
 
 from llm_sidecar.errors import CrossSiteRequest, WrongPodToken
 
@@ -62,8 +62,14 @@ def _advice(headers: Mapping[str, str], *, presented: bool) -> str:
 
 def without_key(query: str) -> tuple[str, str | None]:
     """The query without `key=`, and that key: Google's SDKs of old put it there, and it must reach no log."""
-    if "key=" not in query:
+    if "key=" not in query and "%" not in query:
         return query, None
-    pairs = parse_qsl(query, keep_blank_values=True)
-    key = next((value for name, value in pairs if name == "key"), None)
-    return urlencode([(name, value) for name, value in pairs if name != "key"]), key
+    key: str | None = None
+    kept: list[str] = []
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if unquote_plus(name) == "key":
+            key = unquote_plus(value) if key is None else key
+        else:
+            kept.append(pair)
+    return "&".join(kept), key

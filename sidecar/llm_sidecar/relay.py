@@ -92,11 +92,12 @@ class StreamRelay:
                 await self._relay(writer)
             self._check_complete()
         except Interrupted as error:
-            record.interrupted = True
             observer = opened.observer
-            observer.finish()
-            if observer.error is None:  # the provider's own error event has told it already
-                await writer.write(observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error)))
+            if not observer.ended:  # what goes wrong behind the terminal marker takes nothing from the application
+                record.interrupted = True
+                observer.finish()
+                if observer.error is None:  # the provider's own error event has told it already
+                    await writer.write(observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error)))
         return await writer.end()
 
     async def _relay(self, writer: ClientWriter) -> None:
@@ -120,6 +121,7 @@ class StreamRelay:
         idle_seconds = self._timeouts.idle
         last_moment = clock() + self._timeouts.stream
         armed = clock()
+        step_seconds = min(TIMER_SECONDS, idle_seconds / 10)
         withheld_bytes = counted_bytes = 0
         async with asyncio.timeout_at(min(armed + idle_seconds, last_moment)) as timer:
             while piece := await response.read_some():
@@ -127,7 +129,7 @@ class StreamRelay:
                 if ready:
                     await writer.write(ready)
                 now = clock()
-                if now - armed > TIMER_SECONDS:
+                if now - armed > step_seconds:
                     armed = now
                     timer.reschedule(min(now + idle_seconds, last_moment))
                 withheld_bytes += len(piece) - len(ready)

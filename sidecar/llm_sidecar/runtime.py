@@ -13,7 +13,7 @@ from llm_sidecar.errors import ModelNotAllowed, UnknownModel
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
 from llm_sidecar.providers.base import Authentication, ProviderSettings, SecretText, Timeouts
 from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderType
-from llm_sidecar.upstream import AiohttpTransport, Egress, InvalidEgress
+from llm_sidecar.upstream import Egress, InvalidEgress, PooledTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,16 +78,16 @@ class Transports:
     """Connection pools by egress, kept over reloads so that a new key does not cost every connection."""
 
     def __init__(self) -> None:
-        self._pools: dict[Egress, AiohttpTransport] = {}
+        self._pools: dict[Egress, PooledTransport] = {}
 
     def get(self, egress: Egress) -> Transport:
         """The pool for an egress. Raises `InvalidEgress`."""
         pool = self._pools.get(egress)
         if pool is None:
-            pool = self._pools[egress] = AiohttpTransport(egress)
+            pool = self._pools[egress] = PooledTransport(egress)
         return pool
 
-    def keep_only(self, egresses: Iterable[Egress]) -> list[AiohttpTransport]:
+    def keep_only(self, egresses: Iterable[Egress]) -> list[PooledTransport]:
         """Forget the pools that no configuration uses any more, and return them: they are to be retired."""
         wanted = set(egresses)
         return [self._pools.pop(egress) for egress in list(self._pools) if egress not in wanted]

@@ -16,7 +16,7 @@ from openai import OpenAI
 
 from llm_sidecar.providers.base import Provider, ProviderSettings, SecretText
 from llm_sidecar.providers.factory import LLMProviderFactory
-from llm_sidecar.upstream import AiohttpTransport, Egress
+from llm_sidecar.upstream import PooledTransport, Egress
 from tests.integration.conftest import SimulatedProvider, StartSidecar
 from tests.integration.processes import Sidecar
 
@@ -110,7 +110,7 @@ def test_check_knows_the_type_only_where_its_package_is_installed(installed: Pat
 @pytest.mark.parametrize(("key", "accepted"), [("right", True), ("wrong", False)])
 async def test_its_key_check_asks_its_own_path(acme: type[Provider], key: str, accepted: bool) -> None:
     async with _account_server("right") as base_url:
-        transport = AiohttpTransport(Egress())
+        transport = PooledTransport(Egress())
         provider = acme(ProviderSettings("acme", base_url=base_url, key=SecretText(key)), transport)
 
         check = await provider.validate_key()

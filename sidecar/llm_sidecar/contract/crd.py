@@ -58,7 +58,15 @@ _REASON: Final = Column(
     name="Reason",
     path='.status.conditions[?(@.type=="Ready")].reason',
     description="Why it is, or is not, ready.",
+)
+_MESSAGE: Final = Column(
+    name="Message",
+    path='.status.conditions[?(@.type=="Ready")].message',
+    description="What to do about it.",
     priority=1,
+)
+_ALLOWED: Final = Column(
+    name="Allowed", path=".spec.allowedNamespaces.from", description="Whose pods may use it.", priority=1
 )
 _AGE: Final = Column(
     name="Age", path=".metadata.creationTimestamp", type="date", description="Time since it was created."
@@ -73,8 +81,16 @@ DEFINITIONS: Final = (
             Column(name="Type", path=".spec.type", description="Kind of provider."),
             Column(name="Priority", path=".spec.priority", type="integer", description="Lower goes first."),
             _READY,
-            Column(name="URL", path=".spec.baseURL", description="Base URL, where not the type's own.", priority=1),
             _REASON,
+            Column(
+                name="Key",
+                path='.status.conditions[?(@.type=="CredentialsValid")].status',
+                description="Whether the provider takes the key.",
+                priority=1,
+            ),
+            _ALLOWED,
+            Column(name="URL", path=".spec.baseURL", description="Base URL, where not the type's own.", priority=1),
+            _MESSAGE,
             _AGE,
         ),
     ),
@@ -86,6 +102,8 @@ DEFINITIONS: Final = (
             Column(name="Time Zone", path=".spec.timeZone", description="Of the calendar windows."),
             _READY,
             _REASON,
+            _ALLOWED,
+            _MESSAGE,
             _AGE,
         ),
     ),
@@ -167,7 +185,7 @@ def structural(schema: Mapping[str, Any], definitions: Mapping[str, JSONSchema])
     for keyword, value in merged.items():
         if keyword == "properties":
             result[keyword] = {name: structural(child, definitions) for name, child in value.items()}
-        elif keyword == "items":
+        elif keyword == "items" or (keyword == "additionalProperties" and isinstance(value, dict)):
             result[keyword] = structural(value, definitions)
         elif keyword == "default":
             result |= _stored_default(value)
@@ -185,6 +203,7 @@ _KEPT: Final = {
     "enum",
     "maxItems",
     "maxLength",
+    "maxProperties",
     "maximum",
     "minItems",
     "minLength",
@@ -196,8 +215,9 @@ _KEPT: Final = {
     "x-kubernetes-list-type",
     VALIDATIONS,
 }
-# Kubernetes closes objects by itself: it drops unknown fields, and kubectl refuses them before that.
-_DROPPED: Final = {"additionalProperties", "title"}
+# Kubernetes closes objects by itself: it drops unknown fields, and kubectl refuses them before that. Names of a map's
+# keys cannot be checked by a schema; the operator reads none that it does not understand.
+_DROPPED: Final = {"additionalProperties", "propertyNames", "title"}
 
 
 def _without_reference(schema: Mapping[str, Any], definitions: Mapping[str, JSONSchema]) -> JSONSchema:

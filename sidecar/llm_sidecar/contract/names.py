@@ -21,6 +21,54 @@ FROM_ENV_ANNOTATION: Final = f"{API_GROUP}/from-env"
 
 DEFAULT_TEAM: Final = "default"
 
+ANNOTATION_PREFIX: Final = f"{API_GROUP}/"
+"""Every annotation key that begins so is ours; one that we do not know is a mistake."""
+
+INJECTED_LABEL: Final = f"{API_GROUP}/injected"
+TEAM_LABEL: Final = f"{API_GROUP}/team"
+TEAM_NAMESPACE_LABEL: Final = f"{API_GROUP}/team-namespace"
+STATUS_ANNOTATION: Final = f"{API_GROUP}/status"
+"""What the webhook did: JSON with version, Secret and ports."""
+CONFIG_HASH_ANNOTATION: Final = f"{API_GROUP}/config-hash"
+"""What the controller touches, so that the kubelet looks at the Secret at once."""
+
+CREDENTIALS_LABEL: Final = f"{API_GROUP}/credentials"
+"""On a Secret, with the value `true`: its owner lets the controller read it."""
+CONFIG_SECRET_TYPE: Final = f"{API_GROUP}/config"
+"""Type of the Secrets that carry config documents. Fixed at creation, so policies may rely on it."""
+
+SIDECAR_CONTAINER: Final = "llm-sidecar"
+CONFIG_VOLUME: Final = "llm-sidecar-config"
+NO_TOKEN_VOLUME: Final = "llm-sidecar-no-token"  # noqa: S105 - a name, no token
+"""An empty volume that lies over the ServiceAccount's token, so that the proxy holds none."""
+CONFIG_SECRET_PREFIX: Final = "llm-sidecar."  # noqa: S105 - a name, no secret
+CONFIG_KEY: Final = "config.json"
+"""Key of the config document in its Secret, and name of the file."""
+CONFIG_DIRECTORY: Final = "/etc/llm-sidecar"
+CONFIG_FILE: Final = f"{CONFIG_DIRECTORY}/{CONFIG_KEY}"
+METRICS_PORT_NAME: Final = "llm-metrics"
+
+
+def config_secret(team_namespace: str, team: str) -> str:
+    """Name of the Secret that carries a team's config document, in the pod's namespace."""
+    return f"{CONFIG_SECRET_PREFIX}{team_namespace}.{team}"
+
+
+class PodAnnotation(StrEnum):
+    """What a pod may say to the webhook."""
+
+    INJECT = f"{API_GROUP}/inject"
+    TEAM = f"{API_GROUP}/team"
+    CONTAINERS = f"{API_GROUP}/containers"
+    PORT = f"{API_GROUP}/port"
+    ADMIN_PORT = f"{API_GROUP}/admin-port"
+    CPU_REQUEST = f"{API_GROUP}/cpu-request"
+    CPU_LIMIT = f"{API_GROUP}/cpu-limit"
+    MEMORY_REQUEST = f"{API_GROUP}/memory-request"
+    MEMORY_LIMIT = f"{API_GROUP}/memory-limit"
+    LOG_LEVEL = f"{API_GROUP}/log-level"
+    ENV = f"{API_GROUP}/env"
+
 
 class API(StrEnum):
     """A wire language. One value, one file in `llm_sidecar.formats`."""

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
+from llm_sidecar.contract.allowed_namespaces import AllowedNamespaces
 from llm_sidecar.contract.fields import (
     BaseURL,
     HeaderName,
@@ -223,6 +224,10 @@ class LLMProviderSpec(ContractModel):
         default=(),
         description="Paths to pass on as they are, such as /v1/files/*. They are neither cached nor counted in tokens, "
         "and with a shared key they open what other teams stored there.",
+    )
+    allowed_namespaces: AllowedNamespaces = Field(
+        default=AllowedNamespaces(),
+        description="Namespaces whose pods may use this provider, where it is a shared one or their TeamQuota names it.",
     )
     priority: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = Field(
         default=0, description="Lower goes first; equal ones share by weight."

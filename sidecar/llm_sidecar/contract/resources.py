@@ -7,6 +7,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from llm_sidecar.contract.allowed_namespaces import (
+    AllowedNamespaces,
+    NamespaceSelector,
+    NamespacesFrom,
+    SelectorOperator,
+    SelectorRequirement,
+)
 from llm_sidecar.contract.fields import ResourceName, SecretKeyReference, SecretReference
 from llm_sidecar.contract.provider_resource import (
     Authentication,
@@ -32,6 +39,7 @@ from llm_sidecar.contract.team_quota_resource import (
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "AllowedNamespaces",
     "Authentication",
     "CachedGenerations",
     "Credentials",
@@ -43,10 +51,14 @@ __all__ = [
     "Metadata",
     "Model",
     "ModelAccess",
+    "NamespaceSelector",
+    "NamespacesFrom",
     "OnStoreUnavailable",
     "ProviderCache",
     "SecretKeyReference",
     "SecretReference",
+    "SelectorOperator",
+    "SelectorRequirement",
     "StreamUsage",
     "TTLByType",
     "TeamCache",

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field
 
+from llm_sidecar.contract.allowed_namespaces import AllowedNamespaces
 from llm_sidecar.contract.fields import LABEL_PATTERN, MAX_SAFE_INTEGER, ModelPattern, TTLSeconds
 from llm_sidecar.contract.rules import ContractModel, Rule, UniqueBy, matching
 from llm_sidecar.contract.windows import Per
@@ -105,6 +106,9 @@ _ProviderReference = Annotated[
 class TeamQuotaSpec(ContractModel):
     """What a team may use, and how much of it."""
 
+    allowed_namespaces: AllowedNamespaces = Field(
+        default=AllowedNamespaces(), description="Namespaces whose pods may belong to this team."
+    )
     providers: Annotated[tuple[_ProviderReference, ...], Field(max_length=64), UniqueBy()] = Field(
         default=(), description="The only providers to use, as NAME or NAMESPACE/NAME. Empty: all that are open to it."
     )

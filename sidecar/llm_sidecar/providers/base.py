@@ -6,7 +6,7 @@ The transport is handed in: this package opens no sockets, which lets the operat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -93,7 +93,7 @@ class ProviderResponse(Protocol):
     """An answer whose body has not been read yet. Must be closed."""
 
     status: int
-    headers: Iterable[tuple[str, str]]
+    headers: Headers
 
     def header(self, name: str) -> str | None:
         """One header's value; `name` in lower case."""

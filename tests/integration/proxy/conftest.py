@@ -67,9 +67,7 @@ async def start_proxy(tmp_path: Path) -> AsyncIterator[StartProxy]:
             listening = await sidecar.start(port=0, admin_port=0)
             stack.push_async_callback(sidecar.stop)
             session = await stack.enter_async_context(
-                aiohttp.ClientSession(
-                    auto_decompress=False, skip_auto_headers=("accept", "accept-encoding")
-                )
+                aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=("accept", "accept-encoding"))
             )
             return Proxy(sidecar=sidecar, listening=listening, session=session, audit_path=audit_path)
 
@@ -78,7 +76,7 @@ async def start_proxy(tmp_path: Path) -> AsyncIterator[StartProxy]:
 
 @pytest_asyncio.fixture
 async def serve() -> AsyncIterator[Callable[..., Awaitable[Upstream]]]:
-    """Start providers: `await serve(answer)`."""
+    """Start providers that live until the test ends."""
     async with AsyncExitStack() as stack:
 
         async def start(answer: Answer | None = None, **options: object) -> Upstream:

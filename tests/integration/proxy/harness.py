@@ -92,7 +92,7 @@ def streaming(
     cut: bool = False,
     pause_before_last: float = 0,
 ) -> Answer:
-    """Send pieces (the last one in a read of its own, after a pause); then wait for `hold`, if told; then end cleanly, or cut the connection."""
+    """Send pieces, the last one after a pause; wait for `hold`, if told; end cleanly, or cut the connection."""
 
     async def answer(request: web.BaseRequest, _body: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": content_type})
@@ -265,23 +265,17 @@ class Proxy:
         """Without `/v1`."""
         return f"http://127.0.0.1:{self.listening.port}"
 
-    def open(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, data: Any = None
-    ) -> Any:
+    def open(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, data: Any = None) -> Any:
         """An aiohttp request, to be entered: for streams and hang-ups."""
         own = {"authorization": f"Bearer {TOKEN}"} if headers is None or "authorization" not in headers else {}
         return self.session.request(
             method, URL(self.base_url + path, encoded=True), data=data, headers={**own, **(headers or {})}
         )
 
-    async def ask(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, data: Any = None
-    ) -> Reply:
+    async def ask(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, data: Any = None) -> Reply:
         """One request with the pod's token, unless `headers` say otherwise."""
         async with self.open(method, path, headers=headers, data=data) as response:
-            return Reply(
-                status=response.status, headers=CIMultiDict(response.headers), body=await response.read()
-            )
+            return Reply(status=response.status, headers=CIMultiDict(response.headers), body=await response.read())
 
     async def chat(self, *, headers: Mapping[str, str] | None = None, **members: Any) -> Reply:
         """One chat completion."""

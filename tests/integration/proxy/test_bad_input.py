@@ -164,10 +164,8 @@ async def test_bodies_that_do_not_fit_in_memory_together_are_refused(proxy: Prox
     await proxy.is_well()
 
 
-async def test_an_application_that_stops_sending_gets_a_408(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(body_module.read_body.__kwdefaults__, "idle_seconds", 0.05)
+async def test_an_application_that_stops_sending_gets_a_408(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_module.read_body, "__kwdefaults__", {"idle_seconds": 0.05})
     head = f"POST {CHAT_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: {TOKEN}\r\nContent-Length: 100\r\n\r\n{{"
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.listening.port)
     writer.write(head.encode())
@@ -277,9 +275,7 @@ async def test_without_a_token_every_program_is_served(start_proxy: StartProxy, 
     ],
 )
 @every_api
-async def test_a_web_page_is_refused(
-    proxy: Proxy, provider_seen: Upstream, api: str, headers: dict[str, str]
-) -> None:
+async def test_a_web_page_is_refused(proxy: Proxy, provider_seen: Upstream, api: str, headers: dict[str, str]) -> None:
     path, own = APIS[api]
     reply = await proxy.ask("POST", path, headers={**own, **headers}, data=chat_body())
     assert (reply.status, reply.code) == (403, "cross_site_request")
@@ -304,7 +300,12 @@ async def test_a_websocket_handshake_is_a_501(proxy: Proxy, path: str) -> None:
     reply = await proxy.ask(
         "GET",
         path,
-        headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "x", "Sec-WebSocket-Version": "13"},
+        headers={
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Key": "x",
+            "Sec-WebSocket-Version": "13",
+        },
     )
     assert (reply.status, reply.code) == (501, "websockets_not_supported")
     await proxy.is_well()
@@ -356,7 +357,10 @@ async def test_a_path_that_is_not_served_is_a_403(proxy: Proxy, provider_seen: U
 async def test_a_target_of_another_form_never_leaves(
     proxy: Proxy, provider_seen: Upstream, method: str, target: str
 ) -> None:
-    head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: {TOKEN}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    head = (
+        f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nx-api-key: {TOKEN}\r\nContent-Length: 0\r\n"
+        "Connection: close\r\n\r\n"
+    )
     answer = await proxy.raw(head.encode())
     assert answer[9:12] in {b"400", b"403"}
     assert not provider_seen.seen
@@ -410,7 +414,7 @@ async def test_a_bad_chunk_that_comes_later_is_refused_as_well(
     proxy: Proxy, provider_seen: Upstream, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server's parser does not tell the reader: the refusal comes when nothing more of the body does."""
-    monkeypatch.setitem(body_module.read_body.__kwdefaults__, "idle_seconds", 0.1)
+    monkeypatch.setattr(body_module.read_body, "__kwdefaults__", {"idle_seconds": 0.1})
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.listening.port)
     head, _, body = FRAMING[case].partition("\r\n\r\n")
     writer.write(
@@ -429,7 +433,9 @@ async def test_a_bad_chunk_that_comes_later_is_refused_as_well(
     await proxy.is_well()
 
 
-@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"\x00" * 100, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"\x00" * 100, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+)
 async def test_what_is_no_http_at_all_is_a_400(proxy: Proxy, garbage: bytes) -> None:
     answer = await proxy.raw(garbage)
     assert not answer or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ", b"HTTP/1.1 403 ", b"HTTP/2.0 "))

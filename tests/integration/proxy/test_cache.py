@@ -12,7 +12,18 @@ import redis
 
 from llm_sidecar.cache import answers
 from tests.integration.proxy.conftest import StartProxy
-from tests.integration.proxy.harness import CHAT_ANSWER, Proxy, Reply, Upstream, document, error, plain, provider, streaming, until
+from tests.integration.proxy.harness import (
+    CHAT_ANSWER,
+    Proxy,
+    Reply,
+    Upstream,
+    document,
+    error,
+    plain,
+    provider,
+    streaming,
+    until,
+)
 from tests.integration.proxy.wire import CHAT_STREAM
 
 Serve = Callable[..., Awaitable[Upstream]]
@@ -20,7 +31,7 @@ Serve = Callable[..., Awaitable[Upstream]]
 
 def entries(store_url: str) -> list[bytes]:
     with redis.Redis.from_url(store_url) as client:
-        return list(client.keys("*:cache:*"))  # type: ignore[arg-type]
+        return list(client.keys("*:cache:*"))
 
 
 @pytest.fixture
@@ -89,7 +100,7 @@ async def test_none_keeps_no_generation(start_proxy: StartProxy, counted: Upstre
         ({"cache": {"maxTTLSeconds": 30}}, {}, 30),
     ],
 )
-async def test_an_entry_lives_as_long_as_provider_and_team_both_allow(
+async def test_an_entry_lives_as_long_as_provider_and_team_both_allow(  # noqa: PLR0917 - fixtures and parameters
     start_proxy: StartProxy, counted: Upstream, store_url: str, team: Any, spec: Any, expected: int
 ) -> None:
     proxy = await cached(start_proxy, store_url, counted, team=team, **spec)
@@ -128,18 +139,34 @@ async def test_streams_go_by_the_cache(start_proxy: StartProxy, serve: Serve, st
 @pytest.mark.parametrize(
     ("kind", "path", "body", "answer"),
     [
-        ("OpenAI", "/v1/embeddings", {"model": "m", "input": "x"},
-         {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.1]}], "model": "m",
-          "usage": {"prompt_tokens": 1, "total_tokens": 1}}),
-        ("OpenAI", "/v1/responses/input_tokens", {"model": "m", "input": "x"},
-         {"object": "response.input_tokens", "input_tokens": 5}),
+        (
+            "OpenAI",
+            "/v1/embeddings",
+            {"model": "m", "input": "x"},
+            {
+                "object": "list",
+                "data": [{"object": "embedding", "index": 0, "embedding": [0.1]}],
+                "model": "m",
+                "usage": {"prompt_tokens": 1, "total_tokens": 1},
+            },
+        ),
+        (
+            "OpenAI",
+            "/v1/responses/input_tokens",
+            {"model": "m", "input": "x"},
+            {"object": "response.input_tokens", "input_tokens": 5},
+        ),
         ("Anthropic", "/v1/messages/count_tokens", {"model": "m", "messages": []}, {"input_tokens": 5}),
         ("Google", "/v1beta/models/m:countTokens", {"contents": []}, {"totalTokens": 5}),
-        ("Google", "/v1beta/models/m:embedContent", {"content": {"parts": [{"text": "x"}]}},
-         {"embedding": {"values": [0.1]}}),
+        (
+            "Google",
+            "/v1beta/models/m:embedContent",
+            {"content": {"parts": [{"text": "x"}]}},
+            {"embedding": {"values": [0.1]}},
+        ),
     ],
 )
-async def test_embeddings_and_token_counts_are_kept_whatever_the_team_says_of_generations(
+async def test_embeddings_and_token_counts_are_kept_whatever_the_team_says_of_generations(  # noqa: PLR0917 - fixtures and parameters
     start_proxy: StartProxy, serve: Serve, store_url: str, kind: str, path: str, body: Any, answer: Any
 ) -> None:
     upstream = await serve(plain(orjson.dumps(answer)))
@@ -164,9 +191,7 @@ NOT_KEPT = {
 
 
 @pytest.mark.parametrize("case", NOT_KEPT)
-async def test_only_complete_answers_are_kept(
-    start_proxy: StartProxy, serve: Serve, store_url: str, case: str
-) -> None:
+async def test_only_complete_answers_are_kept(start_proxy: StartProxy, serve: Serve, store_url: str, case: str) -> None:
     upstream = await serve(NOT_KEPT[case])
     proxy = await cached(start_proxy, store_url, upstream)
     for _ in range(2):
@@ -207,9 +232,7 @@ async def test_order_and_space_of_the_body_do_not_matter(
     assert (await proxy.ask("POST", "/v1/chat/completions", data=exact)).headers["x-llm-sidecar-cache"] == "hit"
 
 
-async def test_teams_do_not_see_each_others_answers(
-    start_proxy: StartProxy, counted: Upstream, store_url: str
-) -> None:
+async def test_teams_do_not_see_each_others_answers(start_proxy: StartProxy, counted: Upstream, store_url: str) -> None:
     ours = await cached(start_proxy, store_url, counted)
     await twice(ours, store_url, temperature=0)
     theirs = await start_proxy(document(provider("p0", counted.base_url), store_url=store_url))
@@ -261,9 +284,7 @@ async def test_an_answer_of_a_stand_in_is_kept_under_its_own_name_only(
 
 
 async def test_a_store_that_is_away_makes_misses_and_no_errors(start_proxy: StartProxy, counted: Upstream) -> None:
-    proxy = await start_proxy(
-        document(provider("p", counted.base_url), store_url="redis://127.0.0.1:1", team={})
-    )
+    proxy = await start_proxy(document(provider("p", counted.base_url), store_url="redis://127.0.0.1:1", team={}))
     for _ in range(3):
         reply = await proxy.chat(temperature=0)
         assert (reply.status, reply.headers["x-llm-sidecar-cache"]) == (200, "miss")

@@ -1,5 +1,6 @@
 """Until the first content another provider may answer; afterwards none may. The application sees one good answer, or
-one clear error, and never an address or a key."""
+one clear error, and never an address or a key.
+"""
 
 from __future__ import annotations
 
@@ -167,11 +168,9 @@ async def test_connecting_is_given_up_after_connect_seconds(start_proxy: StartPr
         fillers = [socket.socket() for _ in range(4)]
         try:
             for each in fillers:
-                each.setblocking(False)
+                each.settimeout(0)
                 each.connect_ex(("127.0.0.1", port))
-            proxy = await two(
-                start_proxy, f"http://127.0.0.1:{port}", good.base_url, timeouts={"connectSeconds": 1}
-            )
+            proxy = await two(start_proxy, f"http://127.0.0.1:{port}", good.base_url, timeouts={"connectSeconds": 1})
             reply = await asyncio.wait_for(proxy.chat(), 5)
         finally:
             for each in fillers:

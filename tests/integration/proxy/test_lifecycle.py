@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,11 +99,15 @@ BROKEN = {
     "newer-reader": b'{"schemaVersion":9,"minimumReaderVersion":9}',
     "doubled": b'{"schemaVersion":1,"schemaVersion":1,"minimumReaderVersion":1}',
     "unknown-type": render_config(document(provider("p", "http://127.0.0.1:1"))).replace(b'"OpenAI"', b'"Nobody"'),
-    "missing-key": render_config(document(provider("p", "http://127.0.0.1:1"))).replace(b'"credential":', b'"caBundle":'),
+    "missing-key": render_config(document(provider("p", "http://127.0.0.1:1"))).replace(
+        b'"credential":', b'"caBundle":'
+    ),
     "bad-bundle": render_config(
         document(
             provider(
-                "p", "http://127.0.0.1:1", ca_bundle="no PEM",
+                "p",
+                "http://127.0.0.1:1",
+                ca_bundle="no PEM",
                 egress={"caBundleSecretRef": {"name": "s", "key": "k"}},
             )
         )
@@ -110,7 +115,9 @@ BROKEN = {
     "bad-certificate": render_config(
         document(
             provider(
-                "p", "http://127.0.0.1:1", client_certificate={"certificate": "no PEM", "privateKey": "no PEM"},
+                "p",
+                "http://127.0.0.1:1",
+                client_certificate={"certificate": "no PEM", "privateKey": "no PEM"},
                 egress={"clientCertificateSecretRef": {"name": "s"}},
             )
         )
@@ -193,9 +200,7 @@ async def test_a_request_under_way_ends_with_the_configuration_that_it_began_wit
     response.close()
 
 
-async def test_a_request_whose_body_comes_after_a_reload_is_still_served(
-    start_proxy: StartProxy, serve: Serve
-) -> None:
+async def test_a_request_whose_body_comes_after_a_reload_is_still_served(start_proxy: StartProxy, serve: Serve) -> None:
     upstream = await serve()
     proxy = await start_proxy(document(provider("p", upstream.base_url)))
     body = chat_body()
@@ -253,7 +258,7 @@ async def test_stopping_lets_requests_and_streams_end(start_proxy: StartProxy, s
         return False
 
     async with asyncio.timeout(2):
-        while not await refused():
+        while not await refused():  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0.01)
     hold.set()
     assert (await plain_call).body == CHAT_ANSWER
@@ -262,9 +267,7 @@ async def test_stopping_lets_requests_and_streams_end(start_proxy: StartProxy, s
     assert len(proxy.audit_lines()) == 2
 
 
-async def test_a_request_that_does_not_end_is_cut_after_the_grace_period(
-    start_proxy: StartProxy, serve: Serve
-) -> None:
+async def test_a_request_that_does_not_end_is_cut_after_the_grace_period(start_proxy: StartProxy, serve: Serve) -> None:
     upstream = await serve(streaming(*CHAT_CONTENT, hold=asyncio.Event()))
     proxy = await start_proxy(document(provider("p", upstream.base_url)))
     response: aiohttp.ClientResponse = await proxy.open("POST", CHAT_PATH, data=chat_body(stream=True))
@@ -378,8 +381,6 @@ def test_a_store_url_that_is_none_ends_the_start_with_the_reason(tmp_path: Path)
 
 
 def test_a_port_that_is_taken_ends_the_start_with_the_reason(tmp_path: Path, store_url: str) -> None:
-    import socket
-
     path = tmp_path / "file.yaml"
     path.write_text((PROVIDER % "http://127.0.0.1:1") + SECRET)
     with socket.socket() as taken:
@@ -411,8 +412,17 @@ async def test_serve_ends_at_a_signal_with_status_0_and_all_lines_written(
     path.write_bytes(render_config(document(provider("p", upstream.base_url))))
     with reserved_ports(2) as (port, admin_port):
         process = run(
-            ["serve", "--config", str(path), "--port", str(port), "--admin-port", str(admin_port),
-             "--admin-host", "127.0.0.1"],
+            [
+                "serve",
+                "--config",
+                str(path),
+                "--port",
+                str(port),
+                "--admin-port",
+                str(admin_port),
+                "--admin-host",
+                "127.0.0.1",
+            ],
             LLM_SIDECAR_TOKEN=TOKEN,
         )
         try:
@@ -445,5 +455,3 @@ async def ready(session: aiohttp.ClientSession, admin_port: int) -> None:
             except aiohttp.ClientConnectionError:
                 pass
             await asyncio.sleep(0.02)
-
-

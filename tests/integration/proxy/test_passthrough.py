@@ -29,7 +29,9 @@ async def opened(start_proxy: StartProxy, upstream: Upstream, **rest: Any) -> Pr
 async def test_json_passes_with_our_key_and_without_the_token(start_proxy: StartProxy, serve: Serve) -> None:
     upstream = await serve(plain(b'{"ok" : 1}', status=201, x_request_id="r1"))
     proxy = await opened(start_proxy, upstream)
-    reply = await proxy.ask("POST", "/v1/files?limit=2&after=a%2Fb", data=b'{"a":1}', headers={"content-type": "application/json"})
+    reply = await proxy.ask(
+        "POST", "/v1/files?limit=2&after=a%2Fb", data=b'{"a":1}', headers={"content-type": "application/json"}
+    )
     assert (reply.status, reply.body, reply.headers["x-request-id"]) == (201, b'{"ok" : 1}', "r1")
     assert reply.headers["x-llm-sidecar-provider"] == "p"
     seen = upstream.seen[0]
@@ -132,9 +134,7 @@ async def test_a_large_body_streams_both_ways_in_little_memory(start_proxy: Star
     assert proxy.sidecar._pipeline._budget.held_bytes == 0  # type: ignore[union-attr]
 
 
-async def test_a_download_that_breaks_off_is_cut_for_the_application_too(
-    start_proxy: StartProxy, serve: Serve
-) -> None:
+async def test_a_download_that_breaks_off_is_cut_for_the_application_too(start_proxy: StartProxy, serve: Serve) -> None:
     async def breaking(request: web.BaseRequest, _body: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "application/octet-stream"})
         await response.prepare(request)
@@ -153,12 +153,13 @@ async def test_a_download_that_breaks_off_is_cut_for_the_application_too(
 async def test_an_upload_that_stops_is_a_408_and_leaves_no_half_file(
     start_proxy: StartProxy, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(body_module.pieces_of.__kwdefaults__, "idle_seconds", 0.1)
+    monkeypatch.setattr(body_module.pieces_of, "__kwdefaults__", {"idle_seconds": 0.1})
     upstream = await serve()
     proxy = await opened(start_proxy, upstream)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.listening.port)
     writer.write(
-        f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\nab".encode()
+        f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Length: 100\r\n\r\nab".encode()
     )
     answer = await asyncio.wait_for(reader.readuntil(b"}}"), 5)
     writer.close()
@@ -172,7 +173,8 @@ async def test_an_upload_that_hangs_up_leaves_no_half_file(start_proxy: StartPro
     proxy = await opened(start_proxy, upstream)
     _, writer = await asyncio.open_connection("127.0.0.1", proxy.listening.port)
     writer.write(
-        f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n\r\nab".encode()
+        f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Length: 100\r\n\r\nab".encode()
     )
     await writer.drain()
     await asyncio.sleep(0.1)

@@ -11,7 +11,17 @@ import pytest
 import redis
 
 from tests.integration.proxy.conftest import StartProxy
-from tests.integration.proxy.harness import Proxy, Upstream, chat_body, document, error, plain, provider, streaming, until
+from tests.integration.proxy.harness import (
+    Proxy,
+    Upstream,
+    chat_body,
+    document,
+    error,
+    plain,
+    provider,
+    streaming,
+    until,
+)
 from tests.integration.proxy.wire import CHAT_STREAM
 
 Serve = Callable[..., Awaitable[Upstream]]
@@ -21,8 +31,8 @@ def booked(store_url: str) -> dict[str, int]:
     """Counters of the team by `limit|used` and `limit|held`, summed over windows; zeros left out."""
     totals: dict[str, int] = {}
     with redis.Redis.from_url(store_url) as client:
-        for key in client.keys("*:quota:counters"):  # type: ignore[union-attr]
-            for field, value in client.hgetall(key).items():  # type: ignore[union-attr]
+        for key in client.keys("*:quota:counters"):
+            for field, value in client.hgetall(key).items():
                 name, *_, kind = field.decode().split("|")
                 totals[f"{name}|{kind}"] = totals.get(f"{name}|{kind}", 0) + int(value)
     return {name: amount for name, amount in totals.items() if amount}
@@ -31,10 +41,11 @@ def booked(store_url: str) -> dict[str, int]:
 async def limited(
     start_proxy: StartProxy, store_url: str, *upstreams: Upstream, limits: list[dict[str, Any]], **team: Any
 ) -> Proxy:
-    providers = []
-    for number, one in enumerate(upstreams):
-        for kind in ("OpenAI", "Anthropic", "Google"):
-            providers.append(provider(f"p{number}-{kind.lower()}", one.base_url, priority=number, type=kind))
+    providers = [
+        provider(f"p{number}-{kind.lower()}", one.base_url, priority=number, type=kind)
+        for number, one in enumerate(upstreams)
+        for kind in ("OpenAI", "Anthropic", "Google")
+    ]
     return await start_proxy(document(*providers, store_url=store_url, team={"limits": limits, **team}))
 
 
@@ -44,8 +55,11 @@ TOKENS = {"name": "tokens", "per": "Day", "tokens": 100_000}
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/v1/chat/completions", "insufficient_quota"), ("/v1/messages", "rate_limit_error"),
-     ("/v1beta/models/m:generateContent", "RESOURCE_EXHAUSTED")],
+    [
+        ("/v1/chat/completions", "insufficient_quota"),
+        ("/v1/messages", "rate_limit_error"),
+        ("/v1beta/models/m:generateContent", "RESOURCE_EXHAUSTED"),
+    ],
 )
 async def test_a_refusal_tells_limit_figures_and_when_to_come_again(
     start_proxy: StartProxy, serve: Serve, store_url: str, path: str, kind: str

@@ -18,7 +18,18 @@ from google.genai import errors as google_errors
 
 from llm_sidecar.failover import attempt
 from tests.integration.proxy.conftest import StartProxy
-from tests.integration.proxy.harness import CHAT_PATH, TOKEN, Answer, Proxy, Upstream, chat_body, document, provider, streaming, until
+from tests.integration.proxy.harness import (
+    CHAT_PATH,
+    TOKEN,
+    Answer,
+    Proxy,
+    Upstream,
+    chat_body,
+    document,
+    provider,
+    streaming,
+    until,
+)
 from tests.integration.proxy.wire import (
     CHAT_CONTENT,
     CHAT_STREAM,
@@ -40,7 +51,13 @@ async def one(start_proxy: StartProxy, provider_: Upstream, kind: str = "OpenAI"
 
 async def test_bytes_pass_as_they_came(start_proxy: StartProxy, serve: Serve) -> None:
     """Comments, both line ends, unknown events: nothing is rebuilt."""
-    odd = (b": hello\r\n\r\n", OPENING.replace(b"\n", b"\r\n"), CHAT_CONTENT[1], b"event: odd\nid: 1\n\n", *CHAT_STREAM[2:])
+    odd = (
+        b": hello\r\n\r\n",
+        OPENING.replace(b"\n", b"\r\n"),
+        CHAT_CONTENT[1],
+        b"event: odd\nid: 1\n\n",
+        *CHAT_STREAM[2:],
+    )
     proxy = await one(start_proxy, await serve(streaming(*odd)))
     reply = await proxy.chat(stream=True, stream_options={"include_usage": True})
     assert reply.body == b"".join(odd)
@@ -123,11 +140,11 @@ async def consume(api: str, proxy: Proxy) -> list[str]:
                     if event.type == "error":
                         raise openai.APIError(event.message, request=None, body=None)  # type: ignore[arg-type]
     elif api == "messages":
-        async with anthropic.AsyncAnthropic(base_url=proxy.base_url, api_key=TOKEN, max_retries=0) as client:
-            async with client.messages.stream(
-                model="m", max_tokens=5, messages=[{"role": "user", "content": "ping"}]
-            ) as stream:
-                texts += [text async for text in stream.text_stream]
+        async with (
+            anthropic.AsyncAnthropic(base_url=proxy.base_url, api_key=TOKEN, max_retries=0) as claude,
+            claude.messages.stream(model="m", max_tokens=5, messages=[{"role": "user", "content": "ping"}]) as stream,
+        ):
+            texts += [text async for text in stream.text_stream]
     else:
         options = genai.types.HttpOptions(base_url=proxy.base_url)
         google = genai.Client(api_key=TOKEN, http_options=options)
@@ -176,6 +193,15 @@ async def test_a_stream_that_falls_silent_raises_in_the_sdk(start_proxy: StartPr
     await asyncio.wait_for(upstream.gone.wait(), 1)
 
 
+async def test_a_cut_behind_the_terminal_marker_is_no_failure(start_proxy: StartProxy, serve: Serve) -> None:
+    """Servers that close without ending their chunks: the application has everything."""
+    proxy = await one(start_proxy, await serve(streaming(*CHAT_STREAM, pause_before_last=0.05, cut=True)))
+    reply = await proxy.chat(stream=True, stream_options={"include_usage": True})
+    assert reply.body == b"".join(CHAT_STREAM)
+    line = await proxy.audit_line(reply.request_id)
+    assert ("interrupted" in line, line["charged_tokens"], line["usage_source"]) == (False, 10, "measured")
+
+
 async def test_an_error_event_of_the_provider_is_not_doubled(start_proxy: StartProxy, serve: Serve) -> None:
     told = sse({"error": {"message": "overloaded", "type": "server_error", "code": "server_error"}})
     proxy = await one(start_proxy, await serve(streaming(*CHAT_CONTENT, told)))
@@ -204,6 +230,7 @@ async def test_a_gemini_array_that_is_cut_stays_valid_json_and_tells_the_error(
 
 
 # --- applications that hang up, or read slowly
+
 
 async def begin_stream(proxy: Proxy) -> aiohttp.ClientResponse:
     response: aiohttp.ClientResponse = await proxy.open("POST", CHAT_PATH, data=chat_body(stream=True))

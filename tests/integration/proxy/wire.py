@@ -35,19 +35,37 @@ CHAT_STREAM: Final = (*CHAT_CONTENT, _chat({}, "stop"), CHAT_USAGE, sse(b"[DONE]
 RESPONSES_CONTENT: Final = (
     sse({"type": "response.created", "sequence_number": 0, "response": {"id": "r"}}, "response.created"),
     sse(
-        {"type": "response.output_text.delta", "sequence_number": 1, "delta": "pong", "item_id": "i",
-         "output_index": 0, "content_index": 0},
+        {
+            "type": "response.output_text.delta",
+            "sequence_number": 1,
+            "delta": "pong",
+            "item_id": "i",
+            "output_index": 0,
+            "content_index": 0,
+        },
         "response.output_text.delta",
     ),
 )
 
 MESSAGES_CONTENT: Final = (
     sse(
-        {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": [],
-         "model": "m", "usage": {"input_tokens": 7, "output_tokens": 1}}},
+        {
+            "type": "message_start",
+            "message": {
+                "id": "m",
+                "type": "message",
+                "role": "assistant",
+                "content": [],
+                "model": "m",
+                "usage": {"input_tokens": 7, "output_tokens": 1},
+            },
+        },
         "message_start",
     ),
-    sse({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}, "content_block_start"),
+    sse(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        "content_block_start",
+    ),
     sse(
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "pong"}},
         "content_block_delta",

@@ -1,0 +1,83 @@
+"""Which requests mean the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from llm_sidecar.cache.key import IGNORED_MEMBERS, cache_digest
+from llm_sidecar.contract.names import API, RequestType
+from llm_sidecar.formats.base import Call
+from llm_sidecar.formats.registry import FORMATS
+
+BASE: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}], "temperature": 0}
+
+
+def digest(
+    body: dict[str, Any] | bytes = b"",
+    *,
+    path: str = "/p",
+    query: str = "",
+    provider: str = "p",
+    model: str = "m",
+    api: API = API.OPENAI_CHAT,
+    **headers: str,
+) -> str | None:
+    call = Call(api=api, type=RequestType.GENERATION, path=path)
+    raw = body if isinstance(body, bytes) and body else orjson.dumps(body or BASE)
+    request = FORMATS[api].parse_request(call, raw)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return cache_digest(request, named, query, provider=provider, model=model)
+
+
+def test_the_same_request_has_the_same_digest() -> None:
+    assert digest() == digest()
+    assert digest() == digest(dict(reversed(BASE.items())))
+    assert digest() == digest(orjson.dumps(BASE, option=orjson.OPT_INDENT_2))
+
+
+@pytest.mark.parametrize("member", sorted(IGNORED_MEMBERS - {"stream"}))
+def test_what_cannot_change_an_answer_does_not_count(member: str) -> None:
+    assert digest({**BASE, member: {"a": "b"}}) == digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0.1},
+        {"seed": 1},
+        {"unknown": None},
+        {"messages": []},
+        {"tools": []},
+        {"max_tokens": 1},
+        {"messages": [{"role": "user", "content": "x", "metadata": 1}]},
+    ],
+    ids=["temperature", "seed", "unknown", "messages", "tools", "cap", "nested-metadata"],
+)
+def test_everything_else_counts(change: dict[str, Any]) -> None:
+    assert digest({**BASE, **change}) != digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"path": "/q"},
+        {"query": "a=b"},
+        {"provider": "q"},
+        {"model": "n"},
+        {"openai_beta": "x"},
+        {"anthropic_beta": "x"},
+        {"anthropic_version": "x"},
+        {"api": API.ANTHROPIC_MESSAGES},
+    ],
+    ids=["path", "query", "provider", "model", "openai-beta", "anthropic-beta", "anthropic-version", "api"],
+)
+def test_where_and_how_it_is_asked_counts(change: dict[str, Any]) -> None:
+    assert digest(**change) != digest()
+
+
+def test_a_body_too_deep_to_write_again_has_no_digest() -> None:
+    depth = 300
+    assert digest(b'{"model":"m","messages":' + b"[" * depth + b"]" * depth + b"}") is None

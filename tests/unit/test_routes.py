@@ -1,0 +1,119 @@
+"""From a model's name to those who serve it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from llm_sidecar.contract.names import API
+from llm_sidecar.contract.provider_resource import Model
+from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
+from llm_sidecar.providers.anthropic import AnthropicProvider
+from llm_sidecar.providers.base import Provider, ProviderSettings
+from llm_sidecar.providers.openai import OpenAIProvider
+
+CHAT = API.OPENAI_CHAT
+
+
+def configured(
+    name: str,
+    *models: str | dict[str, Any],
+    kind: type[Provider] = OpenAIProvider,
+    priority: int = 0,
+    weight: int = 1,
+    paths: tuple[str, ...] = (),
+) -> ConfiguredProvider:
+    transport: Any = None
+    return ConfiguredProvider(
+        provider=kind(ProviderSettings(name), transport),
+        priority=priority,
+        weight=weight,
+        models=[Model.model_validate({"name": one} if isinstance(one, str) else one) for one in models],
+        passthrough_paths=paths,
+        asks_for_stream_usage=True,
+        cache_ttl_seconds={},
+    )
+
+
+def names(routes: Routes, model: str, api: API = CHAT) -> list[tuple[str, str]]:
+    return [(one.name, one.answering_model(model)) for one in routes.candidates(api, model)]
+
+
+def test_lower_priority_numbers_go_first() -> None:
+    routes = Routes([configured("b", "m", priority=2), configured("a", "m", priority=1), configured("c", "n")])
+    assert names(routes, "m") == [("a", "m"), ("b", "m")]
+
+
+def test_an_exact_name_goes_before_an_alias_and_both_before_the_longest_pattern() -> None:
+    one = configured("p", {"name": "big", "aliases": ["small"]}, "small", "sm*", "s*", "*")
+    assert names(Routes([one]), "small") == [("p", "small")]
+    assert Routes([one]).candidates(CHAT, "smart")[0].model.name == "sm*"
+    assert Routes([one]).candidates(CHAT, "sun")[0].model.name == "s*"
+    assert Routes([one]).candidates(CHAT, "x")[0].model.name == "*"
+    assert names(Routes([configured("p", {"name": "big", "aliases": ["small"]}, "*")]), "small") == [("p", "big")]
+
+
+def test_nobody_serves_an_unknown_model_or_another_api() -> None:
+    routes = Routes([configured("p", "m"), configured("a", "c", kind=AnthropicProvider)])
+    assert names(routes, "x") == []
+    assert names(routes, "c") == []
+    assert routes.serves_elsewhere("c") == [API.ANTHROPIC_MESSAGES]
+    assert routes.serves_elsewhere("x") == []
+
+
+def test_equals_share_by_weight_and_everyone_stays_a_stand_in() -> None:
+    routes = Routes(
+        [configured("a", "m", weight=3), configured("b", "m", weight=1), configured("z", "m", priority=1)],
+        draw=random.Random(1).random,
+    )
+    firsts: Counter[str] = Counter()
+    for _ in range(2000):
+        order = [name for name, _ in names(routes, "m")]
+        assert sorted(order[:2]) == ["a", "b"]
+        assert order[2] == "z"
+        firsts[order[0]] += 1
+    assert 0.70 < firsts["a"] / 2000 < 0.80
+
+
+def test_lists_hold_names_and_aliases_and_no_pattern() -> None:
+    routes = Routes([configured("p", {"name": "b", "aliases": ["a"]}, "x*"), configured("q", "b")])
+    assert routes.model_names([CHAT]) == ["a", "b"]
+    assert routes.model_names([API.GEMINI]) == []
+
+
+def test_names_that_clients_make_up_do_not_fill_the_memory() -> None:
+    routes = Routes([configured("p", "*")])
+    for number in range(5000):
+        routes.candidates(CHAT, f"made-up-{number}")
+    assert len(routes._plans) <= 1024
+    assert names(routes, "still-served") == [("p", "still-served")]
+
+
+def test_a_listed_path_goes_to_the_calling_family_first() -> None:
+    ours = configured("o", "m", paths=("/v1/files", "/v1/files/*"), priority=5)
+    theirs = configured("a", "c", kind=AnthropicProvider, paths=("/v1/files*",))
+    routes = Routes([theirs, ours])
+    for family, expected in (([CHAT], "o"), ([API.ANTHROPIC_MESSAGES], "a"), ([API.GEMINI], "a")):
+        found = routes.passthrough("/v1/files", family)
+        assert found is not None
+        assert found.name == expected
+    assert routes.passthrough("/v1/batches", [CHAT]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "expected"),
+    [
+        ("a", "a", True),
+        ("a", "a*", True),
+        ("ab", "a*", True),
+        ("b", "a*", False),
+        ("ab", "a", False),
+        ("", "*", True),
+        ("A", "a", False),
+    ],
+)
+def test_a_star_at_the_end_stands_for_any_ending(text: str, pattern: str, expected: bool) -> None:
+    assert matches(text, pattern) is expected

@@ -66,6 +66,18 @@ $(STAMP): pyproject.toml requirements/bootstrap.txt requirements/dev.txt | $(BIN
 demo: $(STAMP)  ## See it work: simulator, proxy and Redis on this machine, calls from all three SDKs
 	@$(BIN)/python -m examples.demo $(ARGS)
 
+.PHONY: cluster-up
+cluster-up: $(STAMP)  ## Bring up the Kubernetes that tests run on: kind, or on Linux as root a one-node cluster
+	@$(BIN)/python -m tests.cluster up
+
+.PHONY: cluster-down
+cluster-down: $(STAMP)  ## Take it down, and clean up what an interrupted run left
+	@$(BIN)/python -m tests.cluster down
+
+.PHONY: images
+images: $(STAMP)  ## Build both images from their Dockerfiles; the cluster gets them where it runs
+	@$(BIN)/python -m tests.cluster images
+
 .PHONY: provider-lines
 provider-lines: $(STAMP)  ## How much of what serves a provider is shared between all of them
 	@$(BIN)/python tools/provider_lines.py
@@ -131,6 +143,7 @@ lock:  ## Write requirements/*.txt from pyproject.toml (UPGRADE=--upgrade for ne
 	@test -x $(UV) || $(MAKE) --no-print-directory setup
 	$(LOCK) pyproject.toml --all-extras --group dev --output-file requirements/dev.txt
 	$(LOCK) --group bootstrap --constraints requirements/dev.txt --output-file requirements/bootstrap.txt
+	$(LOCK) --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 	$(LOCK) pyproject.toml --extra operator --constraints requirements/dev.txt --output-file requirements/operator.txt
 	$(LOCK) pyproject.toml --extra sidecar --constraints requirements/dev.txt --output-file requirements/sidecar.txt
 

@@ -23,6 +23,14 @@ OVERHEAD_BYTES: Final = 256 * 1024
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "content-encoding"})
 
 
+def _text(raw: bytes) -> str:
+    """A header as text. aiohttp's server writes headers as UTF-8: what came as UTF-8 goes on as the same bytes."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
 class _BadAnswer(Exception):
     """Leaves the parser from inside one of its callbacks."""
 
@@ -201,7 +209,7 @@ class Answer:
         if len(name) + len(value) > FIELD_BYTES or len(self.headers) >= HEADERS:
             raise _BadAnswer
         if not self.has_head:
-            self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
+            self.headers.append((_text(name), _text(value)))
 
     def on_headers_complete(self) -> None:
         """Status and headers are there: decide how the body ends."""

@@ -227,7 +227,7 @@ class LLMProviderSpec(ContractModel):
     )
     allowed_namespaces: AllowedNamespaces = Field(
         default=AllowedNamespaces(),
-        description="Namespaces whose pods may use this provider, where it is a shared one or their TeamQuota names it.",
+        description="Namespaces whose pods may use this provider, if it is a shared one or their TeamQuota names it.",
     )
     priority: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = Field(
         default=0, description="Lower goes first; equal ones share by weight."

@@ -20,7 +20,7 @@ STAMP := $(VENV)/.installed
 UV := $(BIN)/uv
 PYTEST := $(BIN)/python -m pytest $(if $(filter 1,$(REQUIRE_ALL)),--require-all)
 # A chosen few of the tests cannot reach the floor: measured only where ARGS is empty.
-coverage = $(if $(ARGS),$(ARGS),--cov --cov-report=term --cov-fail-under=$(1))
+coverage = $(if $(ARGS),$(ARGS),--cov --cov-report=term --cov-fail-under=$(1) $(2))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 SHELL := /bin/sh
@@ -89,7 +89,7 @@ test: format-check lint types imports generated test-unit test-integration  ## E
 
 .PHONY: test-unit
 test-unit: $(STAMP)  ## Unit and contract tests, with their coverage floor
-	@COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit tests/contract tests/bench -n $(UNIT_WORKERS) $(call coverage,$(UNIT_COVERAGE_FLOOR))
+	@COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit tests/contract tests/golden tests/bench -n $(UNIT_WORKERS) $(call coverage,$(UNIT_COVERAGE_FLOOR),--cov-config=tests/unit/coverage.toml)
 
 .PHONY: test-integration
 test-integration: $(STAMP)  ## Integration and SDK tests against real processes, with their coverage floor

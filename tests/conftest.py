@@ -10,10 +10,16 @@ import asyncio
 import os
 import shutil
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
 
 import pytest
+from hypothesis import settings
+
+# An example's time says how busy the machine is, not whether the code is right.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RECORDINGS_VARIABLE: Final = "LLM_SIDECAR_RECORDINGS"
@@ -28,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "needs(*names): skip where something is missing: 'recordings', or a program on PATH ('node', 'npm', 'git').",
+        "needs(*names): skip where something is missing: 'recordings', 'cluster', 'helm', a program on PATH ('git').",
     )
 
 
@@ -79,7 +85,23 @@ def _missing(name: str) -> str | None:
         if any(_recordings_directory().glob("*.jsonl")):
             return None
         return f"no recorded traffic found: set {RECORDINGS_VARIABLE} to its folder"
+    if name == "cluster":
+        return _no_cluster()
+    if name == "helm" and shutil.which("go"):
+        return None  # built once, and kept with the test cluster's programs
     return None if shutil.which(name) else f"`{name}` is not installed"
+
+
+@cache
+def _no_cluster() -> str | None:
+    from tests.cluster import providers  # noqa: PLC0415 - only where a test needs it
+    from tests.cluster.commands import ClusterUnavailable  # noqa: PLC0415
+
+    try:
+        providers.choose()
+    except ClusterUnavailable as reason:
+        return str(reason)
+    return None
 
 
 def _recordings_directory() -> Path:

@@ -28,16 +28,13 @@ from llm_sidecar.guards import TokenGuard
 from llm_sidecar.health import Health
 from llm_sidecar.metrics import Metrics
 from llm_sidecar.pipeline import Pipeline
-from llm_sidecar.quota.reservation import Quota
-from llm_sidecar.redis_store import RedisStore
-from llm_sidecar.redis_url import InvalidStoreURL
-from llm_sidecar.runtime import Transports, UnusableConfig, compile_runtime
+from llm_sidecar.runtime import Transports, compile_runtime
+from llm_sidecar.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llm_sidecar.contract.config import ConfigDocument
-    from llm_sidecar.store import Reason
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +45,6 @@ ABANDONED_SECONDS: Final = 0.5
 still read. After that the provider's connection is cut."""
 GRACE_SECONDS: Final = 30.0
 """How long requests under way may take to end when the process is asked to stop; Kubernetes' own default."""
-SETTLE_SECONDS: Final = 1.5
-"""A native sidecar is killed two seconds after its pod's grace period ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +140,11 @@ class Sidecar:
         self._grace_seconds = grace_seconds
         self._transports = Transports()
         self._stack = AsyncExitStack()
-        self._stores: dict[str, RedisStore] = {}
-        self._quotas: dict[tuple[str, str], Quota] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._pipeline: Pipeline | None = None
         self.metrics = Metrics()
         self.health = Health(self.metrics)
+        self._storage = Storage(self.health)
         self._audit = AuditLog(audit_descriptor, on_change=self.health.audit_changed)
 
     # --- configuration
@@ -159,10 +153,12 @@ class Sidecar:
         """Serve requests from now on with this configuration. Raises `UnusableConfig`, and changes nothing then."""
         digest = config_hash(render_config(document))
         runtime = compile_runtime(document, digest, self._transports)
-        store = await self._store(document)
-        quota = self._quota(document, store)
-        cache = AnswerCache(store, runtime.team) if store is not None else None
-        serving = Serving(runtime, quota, cache)
+        backing = await self._storage.use(document)
+        serving = Serving(
+            runtime,
+            quota=backing.quota(document) if backing else None,
+            cache=AnswerCache(backing.store, runtime.team) if backing else None,
+        )
         if self._pipeline is None:
             self._pipeline = Pipeline(
                 serving, guard=self._guard, budget=BufferBudget(), metrics=self.metrics, audit=self._audit
@@ -172,35 +168,6 @@ class Sidecar:
             self._in_background(pool.retire())
         self.health.config_loaded(digest)
         return self._pipeline
-
-    async def _store(self, document: ConfigDocument) -> RedisStore | None:
-        url = document.store.url.get_secret_value() if document.store.url else None
-        if url is None:
-            return None
-        store = self._stores.get(url)
-        if store is None:
-            try:
-                store = self._stores[url] = RedisStore(url, on_change=self._store_changed)
-            except InvalidStoreURL as error:
-                raise UnusableConfig(f"store.url: {error}") from error
-            await store.connect()
-        return store
-
-    def _store_changed(self, available: bool, reason: Reason | None) -> None:  # noqa: FBT001 - the store's callback
-        self.health.store_changed(available=available, reason=reason)
-
-    def _quota(self, document: ConfigDocument, store: RedisStore | None) -> Quota | None:
-        """The team's quota. It outlives reloads: open reservations belong to it."""
-        team = document.team
-        if team is None or store is None:
-            return None
-        url = document.store.url.get_secret_value() if document.store.url else ""
-        quota = self._quotas.get((url, team.label))
-        if quota is None:
-            quota = self._quotas[url, team.label] = Quota(store, team=team.label, spec=team.spec)
-        else:
-            quota.configure(team.spec)
-        return quota
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -247,9 +214,7 @@ class Sidecar:
         await self._stack.aclose()
         if self._pipeline is not None:
             await self._pipeline.close()
-        await asyncio.gather(*(quota.close(timeout_seconds=SETTLE_SECONDS) for quota in self._quotas.values()))
-        for store in self._stores.values():
-            await store.close()
+        await self._storage.close()
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)

@@ -41,9 +41,15 @@ class TokenGuard:
             return
         bearer = headers.get("Authorization", "")
         presented = bearer[7:] if bearer[:7].lower() == "bearer " else ""
-        presented = presented or headers.get("x-api-key") or headers.get("x-goog-api-key") or query_key or ""
-        if not compare_digest(presented.encode("utf-8", "surrogateescape"), self._token):
-            raise WrongPodToken(_advice(headers, presented=bool(presented)))
+        if self._is_token(presented):
+            return
+        # An SDK may send two: Anthropic's adds an ANTHROPIC_AUTH_TOKEN of the application's own to our key.
+        others = (headers.get("x-api-key", ""), headers.get("x-goog-api-key", ""), query_key or "")
+        if not any(self._is_token(other) for other in others):
+            raise WrongPodToken(_advice(headers, presented=bool(presented or any(others))))
+
+    def _is_token(self, presented: str) -> bool:
+        return self._token is not None and compare_digest(presented.encode("utf-8", "surrogateescape"), self._token)
 
 
 def _advice(headers: Mapping[str, str], *, presented: bool) -> str:

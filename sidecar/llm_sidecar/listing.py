@@ -33,11 +33,12 @@ FAMILY_APIS = {
 
 def answer_listing(exchange: Exchange, recognised: Recognised) -> web.Response:
     """Answer a model list or one model; raise by name what is not served."""
-    exchange.record.type = RequestType.MODELS
     match recognised:
         case ModelList(family=family):
+            exchange.record.type = RequestType.MODELS
             return _reply(exchange, model_list(family, allowed_models(exchange.serving.runtime, family)))
         case ModelGet(family=family, model=model):
+            exchange.record.type = RequestType.MODELS
             name = model.removeprefix("models/") if family is Family.GEMINI else model
             if name not in allowed_models(exchange.serving.runtime, family):
                 raise UnknownModel(

@@ -74,7 +74,6 @@ async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.St
     record, request = exchange.record, exchange.request
     upload = _Upload(request)
     record.provider = provider.name
-    record.answered_by = (provider.name, "-")
     upstream = ProviderRequest(
         request.method,
         path.removeprefix(provider.client_path_prefix),
@@ -94,10 +93,10 @@ async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.St
         record.attempts.append(Attempt(provider.name, reason, None, (time.perf_counter() - began) * 1000, detail))
         raise NoProviderAvailable(f"{provider.name}: {detail}", retry_after_milliseconds=1000) from error
     try:
+        milliseconds = (time.perf_counter() - began) * 1000
+        record.attempts.append(Attempt(provider.name, "answered", response.status, milliseconds))
         _refuse_what_is_ours(provider, response)
-        record.attempts.append(
-            Attempt(provider.name, "answered", response.status, (time.perf_counter() - began) * 1000)
-        )
+        record.answered_by = (provider.name, "-")
         reply, _ = await relay_pieces(
             request,
             status=response.status,

@@ -122,7 +122,7 @@ lock-check: $(STAMP)  ## Fail where requirements/ does not cover pyproject.toml
 .PHONY: bench
 bench: $(STAMP)  ## Measure against a direct call and a minimal proxy; table, and JSON in build/
 	@mkdir -p build
-	@$(BIN)/python -m tests.bench --output build/benchmarks.json $(ARGS)
+	@$(BIN)/python -m tests.bench --output build/bench.json $(ARGS)
 
 ##@ Change
 

@@ -80,8 +80,9 @@ class AuditLog:
         self._descriptor = descriptor
         self._on_change = on_change
         self._complete = True
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
+        # One buffer rather than many lines: an encoder's result may sit in a block several times its own size.
+        self._pending = bytearray()
+        self._pending_lines = 0
         self._writing: asyncio.Task[None] | None = None
         self._under_way: asyncio.Future[bool] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
@@ -89,11 +90,11 @@ class AuditLog:
 
     def write(self, line: bytes) -> None:
         """Take a line; it is written within a moment."""
-        if self._pending_bytes + len(line) > MAX_PENDING_BYTES:
+        if len(self._pending) + len(line) > MAX_PENDING_BYTES:
             self._dropped()
             return
-        self._pending.append(line)
-        self._pending_bytes += len(line)
+        self._pending += line
+        self._pending_lines += 1
         if self._writing is None:
             self._writing = asyncio.get_running_loop().create_task(self._write_soon())
 
@@ -106,20 +107,20 @@ class AuditLog:
             self._writing = None
 
     async def _write_pending(self) -> None:
-        lines, self._pending, self._pending_bytes = self._pending, [], 0
+        data, self._pending = self._pending, bytearray()
+        lines, self._pending_lines = self._pending_lines, 0
         if not lines:
             return
-        data = b"".join(lines)
         self._under_way = asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, data)
         # A write that is cancelled before its thread began would lose its lines.
         written = await asyncio.shield(self._under_way)
         if not written:
-            self._dropped(len(lines))
+            self._dropped(lines)
         elif not self._complete:
             self._complete = True
             self._on_change("complete")
 
-    def _write_all(self, data: bytes) -> bool:
+    def _write_all(self, data: bytearray) -> bool:
         view = memoryview(data)
         try:
             while view:

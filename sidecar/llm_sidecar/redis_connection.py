@@ -64,15 +64,17 @@ class DeadlineWatch:
         self._loop = asyncio.get_running_loop()
         self._oldest = oldest
         self._on_late = on_late
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0
+        """When the timer rings. Not asked of the handle: uvloop's has no `when` where the time is already over."""
         self._suspect: float | None = None
 
     def arm(self, deadline: float) -> None:
         """Look at this deadline at the latest."""
-        if self._timer is not None and self._timer.when() > deadline:
+        if self._timer is not None and self._due > deadline:
             self.stop()
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._ring_at(deadline)
 
     def stop(self) -> None:
         """Watch nothing any more."""
@@ -86,12 +88,16 @@ class DeadlineWatch:
         if deadline is None:
             return
         if self._loop.time() < deadline:
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._ring_at(deadline)
         elif self._suspect != deadline:
             self._suspect = deadline
-            self._timer = self._loop.call_later(_GRACE_SECONDS, self._look)
+            self._ring_at(self._loop.time() + _GRACE_SECONDS)
         else:
             self._on_late()
+
+    def _ring_at(self, moment: float) -> None:
+        self._due = moment
+        self._timer = self._loop.call_at(moment, self._look)
 
 
 class RedisConnection(asyncio.Protocol):

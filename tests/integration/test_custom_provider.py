@@ -16,7 +16,7 @@ from openai import OpenAI
 
 from llm_sidecar.providers.base import Provider, ProviderSettings, SecretText
 from llm_sidecar.providers.factory import LLMProviderFactory
-from llm_sidecar.upstream import PooledTransport, Egress
+from llm_sidecar.upstream import Egress, PooledTransport
 from tests.integration.conftest import SimulatedProvider, StartSidecar
 from tests.integration.processes import Sidecar
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -13,10 +14,16 @@ from typing import Protocol
 import aiohttp
 import pytest
 import pytest_asyncio
+import uvloop
 
 from llm_sidecar.app import Sidecar
 from llm_sidecar.contract.config import ConfigDocument
 from tests.integration.proxy.harness import TOKEN, Answer, Proxy, Upstream, plain, upstream
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of production."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class StartProxy(Protocol):

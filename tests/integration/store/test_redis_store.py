@@ -85,7 +85,7 @@ async def test_ten_thousand_cancelled_commands_leave_every_other_answer_right(
     store = open_store(valkey.url, timeout_seconds=20.0)
     await store.connect()
     cancelled = survived = 0
-    for turn in range(100):
+    for turn in range(200):
         tasks = [asyncio.create_task(store.run(ECHO, [], [f"{turn}-{n}"])) for n in range(120)]
         for _ in range(turn % 5):  # cancel before, while and after the command leaves
             await asyncio.sleep(0)
@@ -97,7 +97,7 @@ async def test_ten_thousand_cancelled_commands_leave_every_other_answer_right(
                 assert result == f"{turn}-{number}".encode()
                 survived += 1
 
-    assert cancelled >= 9_000
+    assert cancelled >= 10_000  # the quicker the loop, the more are answered before they are cancelled
     assert survived >= 2_000
     assert store.available
 

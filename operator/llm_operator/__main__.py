@@ -1,28 +1,58 @@
-"""The console script `llm-operator`. It says plainly what this release does not contain instead of failing to start."""
+"""The console script `llm-operator`: the controller and the webhook, each a process of its own, of one image."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
-NOT_IN_THIS_RELEASE: Final = (
-    "The controller and the webhook are not part of this release: "
-    "run the proxy without a cluster by `llm-sidecar run`, and validate manifests by `llm-sidecar check`."
-)
-
 _USAGE_ERROR: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer `--version` and `--help`; refuse anything else with exit code 2."""
-    parser = argparse.ArgumentParser(prog="llm-operator", description=NOT_IN_THIS_RELEASE)
+    """Run one of the two until it is told to stop. Settings come from the environment (see `settings`)."""
+    parser = argparse.ArgumentParser(prog="llm-operator", description=__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('llm-sidecar')}")
-    parser.parse_known_args(arguments)
-    print(NOT_IN_THIS_RELEASE, file=sys.stderr)
-    return _USAGE_ERROR
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("controller", help="publish what teams may use, and keep the resources' status")
+    commands.add_parser("webhook", help="inject the proxy into pods that ask for it")
+    chosen = parser.parse_args(arguments)
+    from llm_operator.settings import InvalidSettings  # noqa: PLC0415 - `--version` needs none of it
+
+    try:
+        return _run_webhook() if chosen.command == "webhook" else _run_controller()
+    except InvalidSettings as error:
+        print(f"llm-operator: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+
+
+def _run_controller() -> int:
+    # Each process loads its own half: what the webhook imports is no use to the controller.
+    from llm_operator import controller  # noqa: PLC0415
+    from llm_operator.settings import Settings  # noqa: PLC0415
+
+    settings = Settings.from_environment(os.environ)
+    _log_at(settings.log_level)
+    return controller.run(settings)
+
+
+def _run_webhook() -> int:
+    from llm_operator import webhook  # noqa: PLC0415
+    from llm_operator.webhook_settings import WebhookSettings  # noqa: PLC0415
+
+    settings = WebhookSettings.from_environment(os.environ)
+    _log_at(settings.log_level)
+    return webhook.run(settings)
+
+
+def _log_at(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # kopf tells of every event that it hands on, and of the objects themselves when it fails.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ def _nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[s
         yield from _nodes(child, f"{path}.{name}")
     if "items" in schema:
         yield from _nodes(schema["items"], f"{path}[]")
+    if "additionalProperties" in schema:
+        yield from _nodes(schema["additionalProperties"], f"{path}[]")
 
 
 def _with_defaults(schema: dict[str, Any], value: Any) -> Any:
@@ -70,6 +72,7 @@ def test_every_value_is_bounded(definition: crd.Definition) -> None:
                 assert {"minimum", "maximum", "format"} <= node.keys(), path
             case kind:
                 assert kind == "object", path
+                assert "additionalProperties" not in node or "maxProperties" in node, path
 
 
 @every_definition
@@ -81,9 +84,10 @@ def test_every_field_has_a_description_for_kubectl_explain(definition: crd.Defin
 
 @every_definition
 def test_the_schema_has_only_what_a_structural_schema_may_have(definition: crd.Definition) -> None:
-    forbidden = {"$ref", "$defs", "anyOf", "additionalProperties", "title", "const", "uniqueItems"}
+    forbidden = {"$ref", "$defs", "anyOf", "title", "const", "uniqueItems"}
     for path, node in _nodes(_schema(definition)):
         assert not forbidden & node.keys(), path
+        assert not {"additionalProperties", "properties"} <= node.keys(), path
 
 
 @every_definition

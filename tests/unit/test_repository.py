@@ -17,7 +17,7 @@ from packaging.version import Version
 import llm_sidecar
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-LOCKS: Final = ("bootstrap", "dev", "operator", "sidecar")
+LOCKS: Final = ("bootstrap", "build", "dev", "operator", "sidecar")
 
 # In pieces, so that this file does not contain what it looks for.
 FORBIDDEN: Final = tuple(

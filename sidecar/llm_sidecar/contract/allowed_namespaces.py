@@ -77,7 +77,8 @@ class AllowedNamespaces(ContractModel):
 
     rules = (
         Rule(
-            "(self.from == 'Selector') == has(self.selector)",
+            # Where the whole field is left out, the API server judges its default before it gives `from` its own.
+            "(has(self.from) && self.from == 'Selector') == has(self.selector)",
             lambda allowed: (allowed.from_ is NamespacesFrom.SELECTOR) == (allowed.selector is not None),
             "from: Selector needs a selector, and no other value has one",
             "add the selector, or write from: Selector",

@@ -88,12 +88,20 @@ provider-lines: $(STAMP)  ## How much of what serves a provider is shared betwee
 test: format-check lint types imports generated test-unit test-integration  ## Everything that must pass before a commit
 
 .PHONY: test-unit
-test-unit: $(STAMP)  ## Unit and contract tests, with their coverage floor
-	@COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit tests/contract tests/golden tests/bench -n $(UNIT_WORKERS) $(call coverage,$(UNIT_COVERAGE_FLOOR),--cov-config=tests/unit/coverage.toml)
+test-unit: $(STAMP)  ## Unit and contract tests of both halves, with their coverage floor
+	@COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit tests/contract tests/golden tests/controller tests/webhook tests/bench -n $(UNIT_WORKERS) $(call coverage,$(UNIT_COVERAGE_FLOOR),--cov-config=tests/unit/coverage.toml)
 
 .PHONY: test-integration
 test-integration: $(STAMP)  ## Integration and SDK tests against real processes, with their coverage floor
 	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk $(call coverage,$(INTEGRATION_COVERAGE_FLOOR))
+
+.PHONY: test-cluster
+test-cluster: $(STAMP)  ## Chart, images and CRDs on a real Kubernetes (kind, or as root on Linux a one-node cluster)
+	@$(PYTEST) tests/cluster tests/chart $(ARGS)
+
+.PHONY: golden
+golden: $(STAMP)  ## Write the expected patches of tests/golden from what the webhook does now: review the difference
+	@$(BIN)/python -m tests.golden --write
 
 .PHONY: lint
 lint: $(STAMP)  ## Ruff, all rules
@@ -112,8 +120,9 @@ imports: $(STAMP)  ## The layers of the packages (import-linter)
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: generated
-generated: $(STAMP)  ## Fail where the CRDs in crds/ are not what the models say
+generated: $(STAMP)  ## Fail where CRDs, chart or their pages are not what the models say
 	@$(BIN)/python -m llm_sidecar.contract.crd --check crds
+	@$(BIN)/python tools/chart_generated.py --check
 
 .PHONY: lock-check
 lock-check: $(STAMP)  ## Fail where requirements/ does not cover pyproject.toml
@@ -132,8 +141,9 @@ format: $(STAMP)  ## Format, and repair what ruff can repair by itself
 	@$(BIN)/ruff format .
 
 .PHONY: generate
-generate: $(STAMP)  ## Write crds/ from the models
+generate: $(STAMP)  ## Write crds/ and the chart's copies from the models
 	@$(BIN)/python -m llm_sidecar.contract.crd --write crds
+	@$(BIN)/python tools/chart_generated.py --write
 
 # Pins stay unless pyproject.toml rules them out; `make lock UPGRADE=--upgrade` takes the newest of everything.
 # The two images' locks follow dev.txt: what was tested is what is shipped.

@@ -53,6 +53,8 @@ def _log_at(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # kopf tells of every event that it hands on, and of the objects themselves when it fails.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # It runs in a thread, and warns that it will not handle signals there: we do.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ from llm_sidecar.audit import AuditLog
 from llm_sidecar.budget import BufferBudget
 from llm_sidecar.cache.answers import AnswerCache
 from llm_sidecar.contract.config import config_hash, render_config
-from llm_sidecar.contract.names import API, ResponseHeader
 from llm_sidecar.exchange import Serving
-from llm_sidecar.formats.registry import FORMATS
 from llm_sidecar.guards import TokenGuard
 from llm_sidecar.health import Health
 from llm_sidecar.metrics import Metrics
@@ -32,7 +30,7 @@ from llm_sidecar.runtime import Transports, compile_runtime
 from llm_sidecar.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from llm_sidecar.contract.config import ConfigDocument
 
@@ -43,8 +41,11 @@ BAD_REQUEST: Final = 400
 ABANDONED_SECONDS: Final = 0.5
 """After the application has hung up, a request goes on for so long: the usage that a provider tells last is then
 still read. After that the provider's connection is cut."""
-GRACE_SECONDS: Final = 30.0
-"""How long requests under way may take to end when the process is asked to stop; Kubernetes' own default."""
+GRACE_SECONDS: Final = 25.0
+"""How long requests under way may take to end when the process is asked to stop. Kubernetes kills after 30 seconds by
+default: what is left has to do for booking what was spent and for writing the log."""
+CUT_SECONDS: Final = 0.5
+"""How long a request may take to end after it was told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,13 @@ class ProxyConnection(RequestHandler):
     abandoned request spend to its end.
     """
 
-    __slots__ = ("on_lost",)
+    __slots__ = ("_refuse_malformed", "on_lost")
 
-    def __init__(self, manager: web.Server, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, *, refuse_malformed: Callable[[], web.StreamResponse], **options: Any
+    ) -> None:
         super().__init__(manager, **options)
+        self._refuse_malformed = refuse_malformed
         self.on_lost: Callable[[], object] | None = None
 
     def handle_error(
@@ -76,19 +80,10 @@ class ProxyConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is not HTTP at all. Nothing of it is repeated: it may hold a key."""
+        """Answer what is not HTTP at all."""
         if status != BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
-        body = FORMATS[API.OPENAI_CHAT].error_body(
-            BAD_REQUEST,
-            "malformed_http",
-            "the request is not valid HTTP/1.1: check the client's headers and framing",
-            {},
-        )
-        reply = web.Response(status=BAD_REQUEST, body=body, content_type="application/json")
-        reply.headers[ResponseHeader.REFUSED_BY] = "llm-sidecar"
-        reply.force_close()
-        return reply
+        return self._refuse_malformed()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the event loop."""
@@ -98,30 +93,49 @@ class ProxyConnection(RequestHandler):
 
 
 class ProxyServer(web.Server):
-    """aiohttp's low-level server, over `ProxyConnection`."""
+    """aiohttp's low-level server, over `ProxyConnection`; it knows the requests under way."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(
+            self._answer, access_log=None, keepalive_timeout=75, auto_decompress=False, handler_cancellation=False
+        )
+        self._pipeline = pipeline
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     def __call__(self) -> RequestHandler:
         """A handler for one new connection."""
-        return ProxyConnection(self, loop=self._loop, **self._kwargs)
+        return ProxyConnection(self, refuse_malformed=self._pipeline.refuse_malformed, loop=self._loop, **self._kwargs)
 
-
-def abandonable(handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> Any:
-    """Let a request whose application hung up go on for `ABANDONED_SECONDS`, and then cancel it."""
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer; let a request whose application hung up go on for `ABANDONED_SECONDS`, and then cancel it."""
         connection = request.protocol
-        if not isinstance(connection, ProxyConnection):
-            return await handle(request)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
-        if task is not None:
-            connection.on_lost = partial(loop.call_later, ABANDONED_SECONDS, task.cancel)
+        if task is None or not isinstance(connection, ProxyConnection):  # never so; for the type checker
+            raise TypeError("a request of a ProxyConnection, in a task of its own, is expected")
+        self._under_way.add(task)
+        connection.on_lost = partial(loop.call_later, ABANDONED_SECONDS, task.cancel)
         try:
-            return await handle(request)
+            return await self._pipeline.handle(request)
         finally:
             connection.on_lost = None
+            self._under_way.discard(task)
 
-    return answer
+    async def end_requests(self, grace_seconds: float) -> None:
+        """Wait for the requests under way, and end those that do not end by themselves.
+
+        aiohttp's own `shutdown` waits twice for as long as it was told.
+        """
+        await asyncio.sleep(0)  # what has arrived is begun
+        self.pre_shutdown()  # no connection takes another request
+        loop = asyncio.get_running_loop()
+        last_moment = loop.time() + grace_seconds
+        while self._under_way and (left_seconds := last_moment - loop.time()) > 0:
+            await asyncio.wait(self._under_way, timeout=left_seconds)
+        if self._under_way:
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.wait(self._under_way, timeout=CUT_SECONDS)
 
 
 class Sidecar:
@@ -153,17 +167,19 @@ class Sidecar:
         """Serve requests from now on with this configuration. Raises `UnusableConfig`, and changes nothing then."""
         digest = config_hash(render_config(document))
         runtime = compile_runtime(document, digest, self._transports)
-        backing = await self._storage.use(document)
+        backing = await self._storage.prepare(document)
         serving = Serving(
             runtime,
             quota=backing.quota(document) if backing else None,
             cache=AnswerCache(backing.store, runtime.team) if backing else None,
+            store_use=backing.use if backing else None,
         )
         if self._pipeline is None:
             self._pipeline = Pipeline(
                 serving, guard=self._guard, budget=BufferBudget(), metrics=self.metrics, audit=self._audit
             )
         self._pipeline.serving = serving
+        self._storage.switch_to(backing)
         for pool in self._transports.keep_only(runtime.egresses):
             self._in_background(pool.retire())
         self.health.config_loaded(digest)
@@ -180,13 +196,7 @@ class Sidecar:
         """Listen. Raises `OSError` where a port is taken, `UnusableConfig`."""
         try:
             pipeline = await self.apply(self._first_document)
-            proxy = ProxyServer(
-                abandonable(pipeline.handle),
-                access_log=None,
-                keepalive_timeout=75,
-                auto_decompress=False,
-                handler_cancellation=False,
-            )
+            proxy = ProxyServer(pipeline)
             admin = web.Server(admin_handler(self.metrics, self.health), access_log=None)
             # In this order, because listeners are closed in the opposite one: health is told until the very end.
             bound_admin_port = await self._listen(admin, admin_host, admin_port)
@@ -202,10 +212,15 @@ class Sidecar:
         return Listening(LOOPBACK, proxy_port, bound_admin_port)
 
     async def _listen(self, server: web.Server, host: str, port: int) -> int:
-        runner = web.ServerRunner(server, shutdown_timeout=self._grace_seconds)
+        runner = web.ServerRunner(server, shutdown_timeout=CUT_SECONDS)
         await runner.setup()
+        # What is pushed last comes first: no new connections, then the end of requests, then of connections.
         self._stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        if isinstance(server, ProxyServer):
+            self._stack.push_async_callback(server.end_requests, self._grace_seconds)
+        site = web.TCPSite(runner, host, port, reuse_address=True)
+        await site.start()
+        self._stack.push_async_callback(site.stop)
         return int(runner.addresses[0][1])
 
     async def stop(self) -> None:

@@ -1,17 +1,19 @@
 """One line of JSON per request, to standard output: who, what, where, how long, how many tokens. Never any content.
 
 Lines are gathered and written by a thread, so that a reader of the log who stops reading never stops a request. What
-cannot be written is dropped and counted, once a bound is reached.
+cannot be written is dropped and counted, once a bound is reached. The thread is a daemon, unlike an executor's, for
+which the interpreter waits at its exit: who reads no more would keep the process from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
@@ -23,6 +25,7 @@ GATHER_SECONDS: Final = 0.05
 MAX_PENDING_BYTES: Final = 1024 * 1024
 
 Change = Literal["losing", "complete"]
+_Order = tuple[bytearray, asyncio.Future[bool]]
 
 
 def audit_line(record: RequestRecord, now: float) -> bytes:
@@ -72,6 +75,11 @@ def _whole_seconds(unix_seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_seconds))
 
 
+def _set(written: asyncio.Future[bool], *, result: bool) -> None:
+    if not written.done():
+        written.set_result(result)
+
+
 class AuditLog:
     """Gathers lines and writes them, off the event loop, to a file descriptor."""
 
@@ -85,7 +93,8 @@ class AuditLog:
         self._pending_lines = 0
         self._writing: asyncio.Task[None] | None = None
         self._under_way: asyncio.Future[bool] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
+        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self.dropped_lines = 0
 
     def write(self, line: bytes) -> None:
@@ -111,14 +120,30 @@ class AuditLog:
         lines, self._pending_lines = self._pending_lines, 0
         if not lines:
             return
-        self._under_way = asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, data)
-        # A write that is cancelled before its thread began would lose its lines.
+        self._under_way = self._order(data)
         written = await asyncio.shield(self._under_way)
         if not written:
             self._dropped(lines)
         elif not self._complete:
             self._complete = True
             self._on_change("complete")
+
+    def _order(self, data: bytearray) -> asyncio.Future[bool]:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="audit-log", daemon=True)
+            self._thread.start()
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._orders.put((data, written))
+        return written
+
+    def _serve(self) -> None:
+        while (order := self._orders.get()) is not None:
+            data, written = order
+            result = self._write_all(data)
+            try:
+                written.get_loop().call_soon_threadsafe(partial(_set, written, result=result))
+            except RuntimeError:  # the loop is closed: nobody waits for this write any more
+                return
 
     def _write_all(self, data: bytearray) -> bool:
         view = memoryview(data)
@@ -146,4 +171,4 @@ class AuditLog:
                 await self._write_pending()
         except TimeoutError:
             self._dropped()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._orders.put(None)

@@ -31,6 +31,11 @@ class Held:
         self._budget = budget
         self.held_bytes = 0
 
+    @property
+    def limit_bytes(self) -> int:
+        """What all requests may hold together: more than that no request can ever hold."""
+        return self._budget.limit_bytes
+
     def take(self, size_bytes: int) -> None:
         """Hold that much more. Raises `Overloaded`."""
         budget = self._budget

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from llm_sidecar.body import read_body
+from llm_sidecar.body import hold_parsed, read_body
 from llm_sidecar.cache.answers import CachedAnswer
 from llm_sidecar.cache.key import cache_digest
 from llm_sidecar.errors import MalformedBody, NoProviderAvailable
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llm_sidecar.cache.answers import AnswerCache
     from llm_sidecar.exchange import Exchange
     from llm_sidecar.failover.routes import Candidate
+    from llm_sidecar.providers.base import Timeouts
 
 USAGE_TAIL_BYTES: Final = 64 * 1024
 """How much of a large answer's end is kept to look for its usage: the APIs tell it after the content."""
@@ -81,6 +82,7 @@ class Calls:
         record.api, record.type = call.api, call.type
         wire = FORMATS[call.api]
         body = await read_body(exchange.request, exchange.held)
+        hold_parsed(exchange.held, body)
         try:
             parsed = wire.parse_request(call, body)
         except MalformedRequest as error:
@@ -100,7 +102,7 @@ class Calls:
 
     async def _ask_providers(self, asked: Asked, candidates: Sequence[Candidate]) -> web.StreamResponse:
         record = asked.record
-        last_error: PlainAnswer | None = None
+        last_error: tuple[Candidate, PlainAnswer] | None = None
         for candidate in candidates:
             record.provider, record.model = candidate.name, candidate.model.name
             began = time.perf_counter()
@@ -108,16 +110,19 @@ class Calls:
                 opened = await _attempt(asked, candidate)
             except AttemptFailed as failure:
                 record.attempts.append(_failed(candidate, failure, began))
-                last_error = failure.answer or last_error
+                last_error = (candidate, failure.answer) if failure.answer else last_error
                 continue
             milliseconds = (time.perf_counter() - began) * 1000
             record.attempts.append(Attempt(candidate.name, "answered", opened.status, milliseconds))
             record.answered_by = (candidate.name, candidate.answering_model(asked.parsed.model))
             return await self._relay(asked, candidate, opened)
-        asked.spending.nothing_spent()
-        if last_error is not None:
-            return _plain_reply(last_error, record)
-        raise _nobody_answered(record.attempts)
+        asked.spending.nobody_answered()
+        if last_error is None:
+            raise _nobody_answered(record.attempts)
+        candidate, answer = last_error
+        record.provider, record.model = candidate.name, candidate.model.name
+        record.answered_by = (candidate.name, candidate.answering_model(asked.parsed.model))
+        return _plain_reply(answer, record)
 
     async def _relay(
         self, asked: Asked, candidate: Candidate, opened: PlainAnswer | LargeAnswer | OpenStream
@@ -128,7 +133,7 @@ class Calls:
         timeouts = candidate.configured.provider.timeouts
         try:
             if isinstance(opened, LargeAnswer):
-                return await _relay_large(asked, opened, idle_seconds=timeouts.idle)
+                return await _relay_large(asked, opened, timeouts)
             record.first_content = time.perf_counter()
             asked.spending.streaming(opened.observer)
             return await StreamRelay(opened, timeouts, asked.exchange.held).run(asked.exchange.request, record)
@@ -178,9 +183,9 @@ def _entry(exchange: Exchange, parsed: ParsedRequest, candidate: Candidate) -> C
         return None
     digest = cache_digest(
         parsed,
-        exchange.request.headers,
+        exchange.headers,
         exchange.query,
-        provider=candidate.name,
+        place=candidate.configured.provider.identity,
         model=candidate.answering_model(parsed.model),
     )
     return CacheEntry(serving.cache, candidate, digest, ttl_seconds) if digest is not None else None
@@ -208,7 +213,11 @@ async def _from_cache(exchange: Exchange, parsed: ParsedRequest, entry: CacheEnt
 async def _attempt(asked: Asked, candidate: Candidate) -> PlainAnswer | LargeAnswer | OpenStream:
     configured, parsed, wire, exchange = candidate.configured, asked.parsed, asked.wire, asked.exchange
     ask_for_usage = parsed.stream and configured.asks_for_stream_usage
-    splices = wire.splices(parsed, model=candidate.send_model, ask_for_usage=ask_for_usage)
+    try:
+        splices = wire.splices(parsed, model=candidate.send_model, ask_for_usage=ask_for_usage)
+    except MalformedRequest as error:  # what a plain look did not show: nested too deep to find a member's place
+        asked.spending.nobody_answered()
+        raise MalformedBody(str(error)) from error
     body = apply_splices(parsed.body, splices) if splices else parsed.body
     path = wire.upstream_path(parsed.call, candidate.send_model)
     request = ProviderRequest("POST", path, exchange.query, exchange.headers, body)
@@ -244,14 +253,15 @@ def _plain_reply(answer: PlainAnswer, record: RequestRecord) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-async def _relay_large(asked: Asked, opened: LargeAnswer, *, idle_seconds: float) -> web.StreamResponse:
+async def _relay_large(asked: Asked, opened: LargeAnswer, timeouts: Timeouts) -> web.StreamResponse:
     reply, tail = await relay_pieces(
         asked.exchange.request,
         status=opened.status,
         headers=opened.headers,
         first=opened.beginning,
         response=opened.response,
-        idle_seconds=idle_seconds,
+        idle_seconds=timeouts.idle,
+        total_seconds=timeouts.response,
         record=asked.record,
         tail_bytes=USAGE_TAIL_BYTES,
     )

@@ -2,6 +2,7 @@
 
     SidecarError
     ├── RequestRefused                the request never left the pod
+    │   ├── MalformedHTTP             400 malformed_http
     │   ├── MalformedBody             400 malformed_request
     │   ├── WrongPodToken             401 wrong_pod_token
     │   ├── CrossSiteRequest          403 cross_site_request
@@ -55,6 +56,13 @@ class RequestRefused(SidecarError):
     """The request never left the pod. Sending it again as it is gives the same answer, unless a subclass says so."""
 
     should_retry = False
+
+
+class MalformedHTTP(RequestRefused):
+    """What came is not a request at all."""
+
+    status = 400
+    code = "malformed_http"
 
 
 class MalformedBody(RequestRefused):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llm_sidecar.quota.reservation import Quota
     from llm_sidecar.record import RequestRecord
     from llm_sidecar.runtime import Runtime
+    from llm_sidecar.storage import StoreUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Serving:
     runtime: Runtime
     quota: Quota | None
     cache: AnswerCache | None
+    store_use: StoreUse | None = None
+    """Keeps the store open for as long as a request has this."""
 
 
 @dataclass(slots=True)

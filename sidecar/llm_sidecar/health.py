@@ -23,6 +23,8 @@ class Health:
         self.config_hash = ""
         self.config_problems: tuple[str, ...] = ()
         self.store_reason: str | None = None
+        self.dropped_settlements = 0
+        metrics.degraded.labels("settlements").set(0)
 
     def config_loaded(self, config_hash: str) -> None:
         """A configuration came into use."""
@@ -44,6 +46,17 @@ class Health:
             logger.warning("the store is back")
         else:
             logger.warning("the store is away (%s): nothing is cached, limits follow onStoreUnavailable", reason)
+
+    def settlements_dropped(self, count: int) -> None:
+        """What requests used could not be booked. It stays so for the process: what is lost does not come back."""
+        if not self.dropped_settlements:
+            self._metrics.degraded.labels("settlements").set(1)
+            logger.warning(
+                "the store did not take what %d requests used: limits count only what their leases reserved as input. "
+                'This line comes once; llm_sidecar_degraded{part="settlements"} stays 1',
+                count,
+            )
+        self.dropped_settlements += count
 
     def audit_changed(self, change: Change) -> None:
         """Audit lines are lost, or written again."""

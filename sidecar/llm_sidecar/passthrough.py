@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.body import ApplicationGone, pieces_of
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import EndpointNotAllowed, NoProviderAvailable, RequestRefused
 from llm_sidecar.listing import FAMILY_APIS
-from llm_sidecar.providers.base import FailureReason, ProviderRequest, TransportError
+from llm_sidecar.providers.base import FailureReason, ProviderRequest, TransportError, failure_reason
 from llm_sidecar.record import Attempt
 from llm_sidecar.relay import relay_pieces
 from llm_sidecar.spending import reserve
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from llm_sidecar.exchange import Exchange
     from llm_sidecar.formats.recognise import Passthrough
     from llm_sidecar.providers.base import Headers, Provider, ProviderResponse
+
+
+NOT_MODIFIED: Final = 304
+ERROR_BYTES: Final = 64 * 1024
+"""How much of an error is looked at before it is passed on: whether it is about our key stands at its beginning."""
 
 
 async def pass_through(exchange: Exchange, passthrough: Passthrough) -> web.StreamResponse:
@@ -84,24 +89,23 @@ async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.St
     began = time.perf_counter()
     try:
         async with asyncio.timeout(provider.timeouts.response):
-            response = await provider.complete(upstream)
+            response, beginning = await _answer(provider, upstream)
     except (TransportError, TimeoutError) as error:
         if upload.failure is not None:
             raise upload.failure from error
         detail = error.detail if isinstance(error, TransportError) else "no answer within timeouts.responseSeconds"
-        reason = FailureReason.TIMEOUT if isinstance(error, TimeoutError) else FailureReason.CONNECTION
+        reason = failure_reason(error) if isinstance(error, TransportError) else FailureReason.TIMEOUT
         record.attempts.append(Attempt(provider.name, reason, None, (time.perf_counter() - began) * 1000, detail))
         raise NoProviderAvailable(f"{provider.name}: {detail}", retry_after_milliseconds=1000) from error
+    record.attempts.append(Attempt(provider.name, "answered", response.status, (time.perf_counter() - began) * 1000))
     try:
-        milliseconds = (time.perf_counter() - began) * 1000
-        record.attempts.append(Attempt(provider.name, "answered", response.status, milliseconds))
-        _refuse_what_is_ours(provider, response)
+        _check_answer(provider, response, beginning)
         record.answered_by = (provider.name, "-")
         reply, _ = await relay_pieces(
             request,
             status=response.status,
-            headers=list(response.headers),
-            first=b"",
+            headers=response.headers,
+            first=beginning,
             response=response,
             idle_seconds=provider.timeouts.response,
             record=record,
@@ -111,11 +115,32 @@ async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.St
     return reply
 
 
-def _refuse_what_is_ours(provider: Provider, response: ProviderResponse) -> None:
-    if response.status == 401:  # may quote a part of our key, and is not the application's to mend
-        raise NoProviderAvailable(f"{provider.name}: it refused our key with status 401")
-    if 300 <= response.status < 400 and response.status != 304:
-        raise NoProviderAvailable(f"{provider.name}: it answered with a redirect, which is never followed")
+async def _answer(provider: Provider, request: ProviderRequest) -> tuple[ProviderResponse, bytes]:
+    """The answer's head, and of an error as much of its body as tells whose error it is."""
+    response = await provider.complete(request)
+    beginning = b""
+    try:
+        if response.status >= 400:
+            while len(beginning) < ERROR_BYTES and (piece := await response.read_some()):
+                beginning += piece
+    except BaseException:
+        response.close()
+        raise
+    return response, beginning
+
+
+def _check_answer(provider: Provider, response: ProviderResponse, beginning: bytes) -> None:
+    """Raise where an error is about our key or account: it may quote them, and is not the application's to mend."""
+    if 300 <= response.status < 400 and response.status != NOT_MODIFIED:
+        raise _lasting(f"{provider.name}: it answered with a redirect, which is never followed: check baseURL")
+    if response.status >= 400 and provider.rejects_key(response.status, beginning):
+        raise _lasting(f"{provider.name}: it refused our key or account with status {response.status}")
+
+
+def _lasting(message: str) -> NoProviderAvailable:
+    error = NoProviderAvailable(message)
+    error.should_retry = False
+    return error
 
 
 def _framed(headers: Headers, request: web.BaseRequest) -> Headers:

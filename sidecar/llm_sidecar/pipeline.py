@@ -12,6 +12,7 @@ import itertools
 import logging
 import secrets
 import time
+from http import HTTPMethod
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -19,15 +20,16 @@ from aiohttp import web
 from llm_sidecar.audit import audit_line
 from llm_sidecar.body import ApplicationGone
 from llm_sidecar.calls import Calls
-from llm_sidecar.errors import InternalError, SidecarError
+from llm_sidecar.errors import InternalError, MalformedHTTP, SidecarError
 from llm_sidecar.exchange import Exchange, Serving
 from llm_sidecar.formats.base import Call
-from llm_sidecar.formats.recognise import Passthrough, recognise
+from llm_sidecar.formats.recognise import Family, Passthrough, recognise
 from llm_sidecar.guards import TokenGuard, check_origin, without_key
 from llm_sidecar.headers import to_provider
 from llm_sidecar.listing import answer_listing
 from llm_sidecar.passthrough import pass_through
 from llm_sidecar.record import RequestRecord
+from llm_sidecar.relay import send_whole
 from llm_sidecar.replies import error_reply, family_of
 
 if TYPE_CHECKING:
@@ -39,6 +41,13 @@ logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST: Final = 499
 """In metrics and the audit line only: the application hung up before there was a status to send."""
+SMALL_BYTES: Final = 64 * 1024
+"""A whole answer up to this size is given to aiohttp to write, which costs least.
+
+Nothing waits for it then, nor is it counted as held; neither is needed: it fits into the buffers of the socket, and a
+connection whose application reads nothing has at most one such answer more, because the next request on it is not
+begun before. Larger ones are written, and only then released, by `handle`.
+"""
 
 
 class Pipeline:
@@ -62,7 +71,14 @@ class Pipeline:
         record = RequestRecord(next(self._ids), serving.runtime.team)
         exchange = Exchange(request, serving, record, self._budget.hold())
         try:
-            return await self._answer(exchange)
+            reply = await self._answer(exchange)
+            if isinstance(reply, web.Response):
+                body = reply.body
+                if isinstance(body, bytes) and len(body) > SMALL_BYTES and request.method != HTTPMethod.HEAD:
+                    if record.cache == "hit":
+                        exchange.held.take(len(body))  # a provider's answer was counted while it was read
+                    await send_whole(request, reply, body, record)
+            return reply
         except SidecarError as error:
             return error_reply(error, exchange.family, record)
         except ApplicationGone:
@@ -80,6 +96,15 @@ class Pipeline:
         finally:
             exchange.held.release()
             self._finish(record)
+
+    def refuse_malformed(self) -> web.Response:
+        """Answer what is not HTTP at all. Nothing of it is repeated: it may hold a key."""
+        record = RequestRecord(next(self._ids), self.serving.runtime.team)
+        error = MalformedHTTP("the request is not valid HTTP/1.1: check the client's headers and framing")
+        reply = error_reply(error, Family.OPENAI, record)
+        reply.force_close()
+        self._finish(record)
+        return reply
 
     def _finish(self, record: RequestRecord) -> None:
         if record.status == 0:

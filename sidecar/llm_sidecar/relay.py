@@ -2,11 +2,14 @@
 
 An application that hangs up does not end the reading at once: the provider's last frames tell the usage, and a client's
 timing must not choose what is charged. (The connection's owner cancels the request a moment later, see `app.py`.)
+
+An application that is there but reads nothing is cut: what it does not take would be held for as long as it likes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -28,6 +31,14 @@ ERROR_CODE: Final = "stream_interrupted"
 TIMER_SECONDS: Final = 1.0
 """The idle timer is moved at most this often: moving it for every piece would cost more than reading one."""
 HELD_STEP_BYTES: Final = 64 * 1024
+STALL_SECONDS: Final = 60.0
+"""An application on the same machine that takes nothing of a whole answer for so long will not take it any more."""
+TAIL_SECONDS: Final = 5.0
+"""How long the end of a stream that failed may take to be written: there is nothing more to wait for."""
+SLICE_BYTES: Final = 256 * 1024
+"""Whole answers are written in such slices, so that progress can be told from standstill."""
+STALLED: Final = "application_stopped_reading"
+"""In the audit line only: who does not read cannot be told."""
 
 
 class Interrupted(Exception):
@@ -37,41 +48,61 @@ class Interrupted(Exception):
 class ClientWriter:
     """Writes to the application until it is gone, and then nowhere."""
 
-    __slots__ = ("_record", "_reply", "_request", "gone")
+    __slots__ = ("_record", "_reply", "_request", "gone", "stalled")
 
     def __init__(self, request: web.BaseRequest, status: int, headers: Headers, record: RequestRecord) -> None:
         self._request = request
         self._reply = web.StreamResponse(status=status, headers=answer_headers(to_application(headers), record))
         self._record = record
         self.gone = False
+        self.stalled = False
+        """A write was given up. Nothing may be written any more: aiohttp would wait for the one that was given up."""
         record.status = status
 
     async def begin(self, first: bytes) -> None:
-        """Send the head and the first bytes."""
+        """Send the head and the first bytes. Bound its time, as with `write`."""
         try:
             await self._reply.prepare(self._request)
-            if first:
-                await self._reply.write(first)
         except ConnectionError:
             self.gone = self._record.client_gone = True
+        if first:
+            await self.write(first)
 
     async def write(self, piece: bytes) -> None:
-        """Send bytes."""
+        """Send bytes. The caller bounds the time: a timer for each piece would cost more than the piece."""
         if self.gone:
             return
         try:
             await self._reply.write(piece)
         except ConnectionError:
             self.gone = self._record.client_gone = True
+        except asyncio.CancelledError:
+            self.stalled = True
+            raise
 
-    async def end(self) -> web.StreamResponse:
-        """The body is complete."""
+    async def end(self, last: bytes = b"", *, seconds: float) -> web.StreamResponse:
+        """The body is complete with these bytes. Cut the connection where the application does not take them."""
+        if self.stalled:
+            self.give_up()
         if not self.gone:
             try:
-                await self._reply.write_eof()
+                async with asyncio.timeout(seconds):
+                    await self._reply.write_eof(last)
             except ConnectionError:
                 self.gone = self._record.client_gone = True
+            except TimeoutError:
+                self.give_up()
         return self._reply
+
+    def give_up(self) -> None:
+        """The application is there, and does not read."""
+        _tell_stalled(self._record)
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection now, so that the body is incomplete."""
+        self.gone = True
+        _abort(self._request)
 
 
 class StreamRelay:
@@ -86,8 +117,9 @@ class StreamRelay:
         """Relay; end with this API's error event where the provider did not complete the stream."""
         opened = self._opened
         writer = ClientWriter(request, opened.status, opened.headers, record)
+        tail, seconds = b"", self._timeouts.idle
         try:
-            await writer.begin(opened.beginning)
+            await self._begin(writer)
             if not opened.exhausted:
                 await self._relay(writer)
             self._check_complete()
@@ -97,8 +129,15 @@ class StreamRelay:
                 record.interrupted = True
                 observer.finish()
                 if observer.error is None:  # the provider's own error event has told it already
-                    await writer.write(observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error)))
-        return await writer.end()
+                    tail, seconds = observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error)), TAIL_SECONDS
+        return await writer.end(tail, seconds=seconds)
+
+    async def _begin(self, writer: ClientWriter) -> None:
+        try:
+            async with asyncio.timeout(self._timeouts.idle):
+                await writer.begin(self._opened.beginning)
+        except TimeoutError as error:
+            raise Interrupted("the application stopped reading") from error
 
     async def _relay(self, writer: ClientWriter) -> None:
         try:
@@ -136,9 +175,9 @@ class StreamRelay:
                 if withheld_bytes - counted_bytes > HELD_STEP_BYTES:
                     self._held.take(withheld_bytes - counted_bytes)
                     counted_bytes = withheld_bytes
-            rest = observer.finish()
-        if rest:
-            await writer.write(rest)
+            if rest := observer.finish():
+                timer.reschedule(clock() + idle_seconds)
+                await writer.write(rest)
 
     def _check_complete(self) -> None:
         observer = self._opened.observer
@@ -156,26 +195,72 @@ async def relay_pieces(
     idle_seconds: float,
     record: RequestRecord,
     tail_bytes: int = 0,
+    total_seconds: float | None = None,
 ) -> tuple[web.StreamResponse, bytes]:
     """Relay a body that is not read, piece by piece; returns the reply and the body's last `tail_bytes`.
 
+    `idle_seconds` bounds a piece's way from the provider to the application, `total_seconds` all of them together.
     A provider that breaks off cuts the application's connection too: that is how HTTP tells an incomplete body.
     """
     writer = ClientWriter(request, status, headers, record)
-    await writer.begin(first)
     tail = first[-tail_bytes:] if tail_bytes else b""
+    clock = asyncio.get_running_loop().time
+    armed = clock()
+    last_moment = math.inf if total_seconds is None else armed + total_seconds
+    step_seconds = min(TIMER_SECONDS, idle_seconds / 10)
     try:
-        while True:
-            async with asyncio.timeout(idle_seconds):
-                piece = await response.read_some()
-            if not piece:
-                break
-            if tail_bytes:
-                tail = (tail + piece)[-tail_bytes:]
-            await writer.write(piece)
+        async with asyncio.timeout_at(min(armed + idle_seconds, last_moment)) as timer:
+            await writer.begin(first)
+            while piece := await response.read_some():
+                if tail_bytes:
+                    tail = (tail + piece)[-tail_bytes:]
+                await writer.write(piece)
+                now = clock()
+                if now - armed > step_seconds:
+                    armed = now
+                    timer.reschedule(min(now + idle_seconds, last_moment))
     except (TransportError, TimeoutError):
         record.interrupted = True
-        if request.transport is not None:
-            request.transport.abort()
-        writer.gone = True
-    return await writer.end(), tail
+        if not writer.stalled:  # otherwise the end, below, does and tells it
+            writer.cut()
+    return await writer.end(seconds=idle_seconds), tail
+
+
+async def send_whole(
+    request: web.BaseRequest,
+    reply: web.Response,
+    body: bytes,
+    record: RequestRecord,
+    *,
+    stall_seconds: float = STALL_SECONDS,
+) -> None:
+    """Write a whole answer, the reply with its body, and keep nothing of it.
+
+    aiohttp would do so only after the handler has returned, without a bound of time; and it would keep the body for
+    as long as the connection is idle afterwards.
+    """
+    view = memoryview(body)
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(stall_seconds) as timer:
+            await reply.prepare(request)
+            reply.body = None
+            for start in range(0, len(view), SLICE_BYTES):
+                await reply.write(view[start : start + SLICE_BYTES])
+                timer.reschedule(clock() + stall_seconds)
+            await reply.write_eof()
+    except ConnectionError:
+        record.client_gone = True
+    except TimeoutError:
+        _tell_stalled(record)
+        _abort(request)
+
+
+def _tell_stalled(record: RequestRecord) -> None:
+    record.client_gone = True
+    record.error_code = record.error_code or STALLED
+
+
+def _abort(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()

@@ -57,6 +57,7 @@ class Reloader:
 
     async def look(self) -> None:
         """Look once."""
+        fingerprint: bytes | None = None
         try:
             fingerprint = self._source.fingerprint()
             if fingerprint == self._seen:
@@ -66,5 +67,17 @@ class Reloader:
         except ConfigRefused as error:
             if isinstance(error, UnreadableSource):
                 self._seen = b""  # what returns is looked at again, even if it is what was there before
-            if error.problems != self._health.config_problems:
-                self._health.config_refused(error.problems)
+            self._refused(error.problems)
+        except Exception as error:  # or nobody would look at the source ever again, and nobody would know
+            if fingerprint is None:
+                self._seen = b""
+            problem = f"the sidecar failed by a defect of its own ({type(error).__name__}); its log tells more"
+            if self._refused((problem,)):
+                logger.exception("the configuration could not be applied, by a defect of the sidecar")
+
+    def _refused(self, problems: tuple[str, ...]) -> bool:
+        """Tell, but not every second; True where it was told."""
+        if problems == self._health.config_problems:
+            return False
+        self._health.config_refused(problems)
+        return True

@@ -36,12 +36,17 @@ def error_reply(error: SidecarError, family: Family, record: RequestRecord) -> w
     """Our own error for the application."""
     record.status, record.error_code = error.status, error.code
     api = record.api or _FAMILY_API[family]
-    body = FORMATS[api].error_body(error.status, error.code, error.message, error.details)
+    details = error.details
+    retry_after_seconds = 0
+    if error.retry_after_milliseconds is not None:
+        retry_after_seconds = -(-error.retry_after_milliseconds // 1000)
+        details = {**details, "retry_after_seconds": retry_after_seconds}  # Google's clients look there only
+    body = FORMATS[api].error_body(error.status, error.code, error.message, details)
     reply = web.Response(status=error.status, body=body, content_type="application/json")
     headers = reply.headers
     headers[ResponseHeader.REFUSED_BY] = "llm-sidecar"
     if error.retry_after_milliseconds is not None:
-        headers["retry-after"] = str(-(-error.retry_after_milliseconds // 1000))
+        headers["retry-after"] = str(retry_after_seconds)
         headers["retry-after-ms"] = str(error.retry_after_milliseconds)
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"

@@ -110,7 +110,7 @@ def compile_runtime(document: ConfigDocument, config_hash: str, transports: Tran
             egresses.add(egress)
         except InvalidEgress as error:
             problems.append(f"LLMProvider {entry.namespace}/{entry.name}: spec.{error}")
-        except UnknownProviderType as error:
+        except UnknownProviderType as error:  # also where its class is known and of no use
             problems.append(f"LLMProvider {entry.namespace}/{entry.name}: spec.type: {error}")
     team = document.team
     if team is not None and team.spec.limits and document.store.url is None:

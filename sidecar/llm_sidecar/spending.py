@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import QuotaStoreUnavailable, TeamQuotaExceeded
+from llm_sidecar.providers.base import FailureReason
 from llm_sidecar.quota import refusal as quota_refusal
 
 if TYPE_CHECKING:
     from llm_sidecar.contract.provider_resource import Model
     from llm_sidecar.formats.base import ParsedRequest, StreamObserver, Usage
     from llm_sidecar.quota.reservation import Quota, Reservation
-    from llm_sidecar.record import RequestRecord, UsageSource
+    from llm_sidecar.record import Attempt, RequestRecord, UsageSource
 
 DEFAULT_OUTPUT_TOKENS: Final = 4096
 """Reserved for a request without a cap, of a model without `maxOutputTokens`: more than most answers have."""
@@ -50,21 +51,29 @@ class Spending:
     def answered(self, usage: Usage | None, *, answer_bytes: int) -> None:
         """A whole answer is there."""
         self._record.usage = usage
-        if usage is not None:
-            self._tokens, self._source = usage.total_tokens, "measured"
-        elif self._parsed.call.type is RequestType.TOKEN_COUNT:
+        if self._parsed.call.type is RequestType.TOKEN_COUNT:
             self._tokens, self._source = 0, "measured"  # counting spends nothing, so nothing is told
-        else:
-            generated = answer_bytes // BYTES_PER_TOKEN if self._parsed.call.type is RequestType.GENERATION else 0
-            self._tokens, self._source = self._parsed.input_tokens_estimate + generated, "estimated"
+            return
+        generates = self._parsed.call.type is RequestType.GENERATION
+        told_input = usage.told_input_tokens if usage is not None else None
+        told_output = usage.output_tokens if usage is not None else None
+        if usage is not None and told_input is not None and (told_output is not None or not generates):
+            self._tokens, self._source = usage.total_tokens, "measured"
+            return
+        # What was not told is no zero: some servers send a usage without numbers.
+        input_tokens = self._parsed.input_tokens_estimate if told_input is None else told_input
+        generated = answer_bytes // BYTES_PER_TOKEN if generates else 0
+        self._tokens = input_tokens + (generated if told_output is None else told_output)
+        self._source = "estimated"
 
     def streaming(self, observer: StreamObserver) -> None:
         """A stream has begun; what it tells until the end counts."""
         self._observer = observer
 
-    def nothing_spent(self) -> None:
-        """No provider took the request: nothing is charged, not even the request."""
-        self._nothing_spent = True
+    def nobody_answered(self) -> None:
+        """Every attempt failed: what may have cost something is charged, otherwise not even the request is."""
+        if not any(_may_have_cost(attempt) for attempt in self._record.attempts):
+            self._nothing_spent = True
 
     def refused_by_provider(self) -> None:
         """A provider took the request and found it wrong: it counts as a request, and no token was spent."""
@@ -92,15 +101,25 @@ class Spending:
         usage = observer.usage
         self._record.usage = usage
         streamed = observer.content_bytes // BYTES_PER_TOKEN
-        if observer.ended and usage is not None and usage.output_tokens is not None:
+        told_input = usage.told_input_tokens if usage is not None else None
+        told_output = usage.output_tokens if usage is not None else None
+        if observer.ended and usage is not None and told_input is not None and told_output is not None:
             self._tokens, self._source = usage.total_tokens, "measured"
             return
         self._source = "estimated" if observer.ended else "partial"
-        if usage is None:
-            self._tokens = self._parsed.input_tokens_estimate + streamed
-            return
-        told_input = usage.total_tokens - (usage.output_tokens or 0)
-        self._tokens = (told_input or self._parsed.input_tokens_estimate) + max(usage.output_tokens or 0, streamed)
+        input_tokens = self._parsed.input_tokens_estimate if told_input is None else told_input
+        # Cut off, a stream has told no more than a part of its output: what came over it counts, too.
+        output_tokens = told_output if observer.ended and told_output is not None else max(told_output or 0, streamed)
+        self._tokens = input_tokens + output_tokens
+
+
+def _may_have_cost(attempt: Attempt) -> bool:
+    """A provider that answered with an error, or was never reached, charges nothing. Of any other nobody knows."""
+    return attempt.status is None and attempt.outcome not in {
+        FailureReason.CONNECTION,
+        FailureReason.AUTHENTICATION,
+        FailureReason.REDIRECTED,
+    }
 
 
 async def reserve(quota: Quota, record: RequestRecord, *, input_tokens: int, output_tokens: int) -> Reservation:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from llm_sidecar.quota.reservation import Quota
 from llm_sidecar.redis_store import RedisStore
@@ -13,6 +14,8 @@ from llm_sidecar.redis_url import InvalidStoreURL
 from llm_sidecar.runtime import UnusableConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llm_sidecar.contract.config import ConfigDocument
     from llm_sidecar.health import Health
     from llm_sidecar.store import Reason
@@ -24,12 +27,25 @@ RETIRE_SECONDS: Final = 600.0
 LOOK_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+class StoreUse:
+    """Kept by whatever may still ask a store: each configuration's `Serving`, and so each request that has one.
+
+    It carries nothing. That it is gone tells that nobody has the store any more, at no cost for a request.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(slots=True, eq=False)
 class Backing:
     """One store, and the quotas of teams in it."""
 
+    url: str = field(repr=False)
     store: RedisStore
-    quotas: dict[str, Quota]
+    on_dropped: Callable[[int], object]
+    quotas: dict[str, Quota] = field(default_factory=dict)
+    use: StoreUse | None = field(default_factory=StoreUse)
+    """Given to who uses it; None once it is retiring."""
 
     def quota(self, document: ConfigDocument) -> Quota | None:
         """The quota of the document's team, with its newest limits. Open reservations stay with it."""
@@ -38,7 +54,8 @@ class Backing:
             return None
         quota = self.quotas.get(team.label)
         if quota is None:
-            quota = self.quotas[team.label] = Quota(self.store, team=team.label, spec=team.spec)
+            quota = Quota(self.store, team=team.label, spec=team.spec, on_dropped=self.on_dropped)
+            self.quotas[team.label] = quota
         else:
             quota.configure(team.spec)
         return quota
@@ -49,9 +66,12 @@ class Backing:
         await self.store.close()
 
     async def retire(self) -> None:
-        """Close once nothing that was reserved here is under way any more."""
+        """Close once no request has it any more, and nothing that was reserved here is under way."""
+        in_use = ref(self.use) if self.use is not None else None
+        self.use = None
         for _ in range(int(RETIRE_SECONDS / LOOK_SECONDS)):
-            if not any(quota.open_reservations for quota in self.quotas.values()):
+            used = in_use is not None and in_use() is not None
+            if not used and not any(quota.open_reservations for quota in self.quotas.values()):
                 break
             await asyncio.sleep(LOOK_SECONDS)
         await self.close(settle_seconds=SETTLE_SECONDS)
@@ -62,45 +82,63 @@ class Storage:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._url: str | None = None
         self._backing: Backing | None = None
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._open: set[Backing] = set()
+        """With those that are about to come into use, and those that are retiring."""
+        self._retiring: dict[Backing, asyncio.Task[None]] = {}
 
-    async def use(self, document: ConfigDocument) -> Backing | None:
-        """The backing for a document; None where it names no store. Raises `UnusableConfig`, changing nothing."""
+    async def prepare(self, document: ConfigDocument) -> Backing | None:
+        """The backing for a document, connected; None where it names no store. Raises `UnusableConfig`.
+
+        Until `switch_to` tells that requests go there, nothing changes for those that are served.
+        """
         url = document.store.url.get_secret_value() if document.store.url else None
-        if url == self._url:
+        if url is None:
+            return None
+        if self._backing is not None and self._backing.url == url:
             return self._backing
-        backing = self._make(url) if url is not None else None
-        former, self._backing, self._url = self._backing, backing, url
-        if former is not None:
-            if not former.store.available:
-                self._health.store_changed(available=True, reason=None)  # it is no longer ours to miss
-            self._retire(former)
-        if backing is not None:
-            await backing.store.connect()
+        backing = self._make(url)
+        self._open.add(backing)
+        await backing.store.connect()
         return backing
 
+    def switch_to(self, backing: Backing | None) -> None:
+        """New requests use this one from now on. All others are closed once the requests that have them are over."""
+        if backing is not self._backing:
+            self._backing = backing
+            self._tell(None if backing is None else backing.store.reason)
+        for other in self._open - self._retiring.keys() - {backing}:
+            task = asyncio.get_running_loop().create_task(other.retire())
+            self._retiring[other] = task
+            task.add_done_callback(partial(self._retired, other))
+
     def _make(self, url: str) -> Backing:
+        def changed(available: bool, reason: Reason | None) -> None:  # noqa: FBT001 - the store's callback
+            if backing is self._backing:
+                self._health.store_changed(available=available, reason=reason)
+
         try:
-            store = RedisStore(url, on_change=partial(self._changed, url))
+            store = RedisStore(url, on_change=changed)
         except InvalidStoreURL as error:
             raise UnusableConfig(f"store.url: {error}") from error
-        return Backing(store, {})
+        backing = Backing(url, store, self._health.settlements_dropped)
+        return backing
 
-    def _changed(self, url: str, available: bool, reason: Reason | None) -> None:  # noqa: FBT001 - the store's callback
-        if url == self._url:
-            self._health.store_changed(available=available, reason=reason)
+    def _tell(self, reason: Reason | None) -> None:
+        """Another store is in use: its state is the one that counts, and it was not told while it was connected."""
+        if reason is not None or self._health.store_reason is not None:
+            self._health.store_changed(available=reason is None, reason=reason)
 
-    def _retire(self, backing: Backing) -> None:
-        task = asyncio.get_running_loop().create_task(backing.retire())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+    def _retired(self, backing: Backing, task: asyncio.Task[None]) -> None:
+        del self._retiring[backing]
+        if not task.cancelled():
+            self._open.discard(backing)
 
     async def close(self) -> None:
-        """Book what was spent and close everything."""
-        for task in self._retiring:
+        """Book what was spent, also in stores that are retiring, and close everything."""
+        retiring = list(self._retiring.values())
+        for task in retiring:
             task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        if self._backing is not None:
-            await self._backing.close(settle_seconds=SETTLE_SECONDS)
+        await asyncio.gather(*retiring, return_exceptions=True)
+        await asyncio.gather(*(backing.close(settle_seconds=SETTLE_SECONDS) for backing in self._open))
+        self._open.clear()

@@ -100,8 +100,33 @@ async def test_a_reader_who_stops_reading_costs_lines_and_no_time() -> None:
     assert changes == ["losing"]
     async with asyncio.timeout(2):
         await log.close(timeout_seconds=0.1)
+    thread = log._thread
+    assert thread is not None
+    assert thread.is_alive()
+    assert thread.daemon, "the interpreter would wait for it at its exit"
     os.close(reader)  # the thread's write fails, and it ends
-    log._thread.shutdown(wait=True)
+    thread.join(2)
+    assert not thread.is_alive()
+    os.close(writer)
+
+
+def test_a_write_that_ends_after_the_loop_did_is_no_error() -> None:
+    """The process is just ending; the thread has nobody to tell."""
+    reader, writer = os.pipe()
+    log = AuditLog(writer)
+
+    async def write_and_leave() -> None:
+        log.write(b"x" * MAX_PENDING_BYTES)
+        await log.close(timeout_seconds=0.1)
+
+    with asyncio.Runner() as runner:
+        runner.run(write_and_leave())
+    thread = log._thread
+    assert thread is not None
+    assert thread.is_alive()
+    os.close(reader)
+    thread.join(2)
+    assert not thread.is_alive()
     os.close(writer)
 
 

@@ -13,7 +13,17 @@ from llm_sidecar.failover.attempt import OpenStream
 from llm_sidecar.formats.base import Call
 from llm_sidecar.formats.registry import FORMATS
 from llm_sidecar.providers.base import Headers, Timeouts
-from llm_sidecar.relay import Interrupted, StreamRelay
+from llm_sidecar.record import RequestRecord
+from llm_sidecar.relay import (
+    SLICE_BYTES,
+    STALLED,
+    TAIL_SECONDS,
+    ClientWriter,
+    Interrupted,
+    StreamRelay,
+    relay_pieces,
+    send_whole,
+)
 
 FRAME = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -84,3 +94,139 @@ async def test_no_stream_is_endless(looptime: Any) -> None:
     with pytest.raises(Interrupted, match="streamSeconds"):
         await relay([(1.0, FRAME)] * 10_000, Timeouts(idle=120, stream=3600))
     assert looptime == 3600
+
+
+# --- applications that read slowly, or nothing
+
+
+class Transport:
+    """A connection that can be cut."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+class Request:
+    """The request's side of an answer."""
+
+    def __init__(self) -> None:
+        self.transport = Transport()
+
+
+class Reply:
+    """An answer whose application takes so long for each piece."""
+
+    def __init__(self, seconds_per_piece: float) -> None:
+        self.body: bytes | None = None
+        self.taken = b""
+        self._seconds = seconds_per_piece
+
+    async def prepare(self, request: object) -> None:
+        del request
+
+    async def write(self, piece: bytes) -> None:
+        await asyncio.sleep(self._seconds)
+        self.taken += piece
+
+    async def write_eof(self, last: bytes = b"") -> None:
+        if last:
+            await self.write(last)
+
+
+def writer_to(reply: Reply, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, RequestRecord]:
+    """A request, and a record, for whose answer `reply` stands in."""
+    monkeypatch.setattr("llm_sidecar.relay.web.StreamResponse", lambda **_options: reply)
+    return Request(), RequestRecord("id", "none")
+
+
+@pytest.mark.looptime
+async def test_a_whole_answer_may_take_long_as_long_as_it_goes_on() -> None:
+    body = b"x" * (SLICE_BYTES * 20 + 1)
+    reply: Any = Reply(50)
+    request: Any = Request()
+    record = RequestRecord("id", "none")
+    reply.body = body
+    await send_whole(request, reply, body, record, stall_seconds=60)
+    assert (reply.taken, reply.body) == (body, None)
+    assert (record.client_gone, record.error_code, request.transport.is_cut) == (False, "", False)
+
+
+@pytest.mark.looptime
+async def test_a_whole_answer_that_is_not_taken_is_cut(looptime: Any) -> None:
+    reply: Any = Reply(10_000)
+    request: Any = Request()
+    record = RequestRecord("id", "none")
+    await send_whole(request, reply, b"x" * 100_000, record, stall_seconds=60)
+    assert looptime == 60
+    assert (record.client_gone, record.error_code, request.transport.is_cut) == (True, STALLED, True)
+
+
+@pytest.mark.looptime
+async def test_an_error_at_a_streams_end_waits_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch, looptime: Any
+) -> None:
+    request, record = writer_to(Reply(10_000), monkeypatch)
+    writer = ClientWriter(request, 200, [], record)
+    await writer.end(b"data: {}", seconds=TAIL_SECONDS)
+    assert looptime == TAIL_SECONDS
+    assert (writer.gone, record.error_code, request.transport.is_cut) == (True, STALLED, True)
+
+
+async def pieces(
+    request: Any, record: RequestRecord, paced: Paced, *, idle_seconds: float, total_seconds: float | None = None
+) -> None:
+    await relay_pieces(
+        request,
+        status=200,
+        headers=[],
+        first=b"",
+        response=paced,
+        idle_seconds=idle_seconds,
+        total_seconds=total_seconds,
+        record=record,
+    )
+
+
+@pytest.mark.looptime
+async def test_a_body_in_pieces_is_cut_where_the_application_takes_none(
+    monkeypatch: pytest.MonkeyPatch, looptime: Any
+) -> None:
+    request, record = writer_to(Reply(10_000), monkeypatch)
+    await pieces(request, record, Paced([(0.0, b"a")]), idle_seconds=30)
+    assert looptime == 30
+    assert (record.interrupted, record.error_code, request.transport.is_cut) == (True, STALLED, True)
+
+
+@pytest.mark.looptime
+async def test_a_body_in_pieces_is_cut_where_the_provider_sends_none(
+    monkeypatch: pytest.MonkeyPatch, looptime: Any
+) -> None:
+    request, record = writer_to(Reply(0), monkeypatch)
+    await pieces(request, record, Paced([(0.0, b"a"), (10_000.0, b"b")]), idle_seconds=30)
+    assert looptime == 30
+    assert (record.interrupted, record.client_gone, record.error_code) == (True, False, "")
+    assert request.transport.is_cut
+
+
+@pytest.mark.looptime
+async def test_a_body_in_pieces_has_a_last_moment_although_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, looptime: Any
+) -> None:
+    request, record = writer_to(Reply(0), monkeypatch)
+    await pieces(request, record, Paced([(5.0, b"a")] * 1000), idle_seconds=30, total_seconds=600)
+    assert looptime == 600
+    assert record.interrupted
+    assert request.transport.is_cut
+
+
+@pytest.mark.looptime
+async def test_a_body_in_pieces_may_go_on_without_a_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = Reply(0)
+    request, record = writer_to(reply, monkeypatch)
+    await pieces(request, record, Paced([(20.0, b"a")] * 1000), idle_seconds=30)
+    assert reply.taken == b"a" * 1000
+    assert not record.interrupted
+    assert not request.transport.is_cut

@@ -45,6 +45,22 @@ def test_each_error_is_told_in_each_shape_with_its_stable_code(kind: type[Sideca
         assert (reply.headers["retry-after"], reply.headers["retry-after-ms"]) == ("2", "1500")
 
 
+def test_when_to_come_back_is_told_where_googles_clients_look() -> None:
+    error = errors.Overloaded("told", retry_after_milliseconds=1500)
+    reply = error_reply(error, Family.GEMINI, RequestRecord("id", "none"))
+    assert isinstance(reply.body, bytes)
+    details = orjson.loads(reply.body)["error"]["details"]
+    assert {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "2s"} in details
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_nothing_is_said_of_coming_back_where_it_is_not_known(family: Family) -> None:
+    reply = error_reply(errors.UnknownModel("told"), family, RequestRecord("id", "none"))
+    assert isinstance(reply.body, bytes)
+    assert b"retry" not in reply.body.lower()
+    assert "retry-after" not in reply.headers
+
+
 def test_codes_are_stable_and_no_two_are_alike() -> None:
     codes = [kind.code for kind in every_error()]
     assert len(codes) == len(set(codes))

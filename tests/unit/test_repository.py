@@ -135,11 +135,12 @@ def test_each_lock_covers_pyproject(project: dict[str, Any]) -> None:
     core = project["project"]["dependencies"]
     extras = project["project"]["optional-dependencies"]
     groups = project["dependency-groups"]
-    build = project["build-system"]["requires"]
+    build = project["build-system"]["requires"] + groups["build"]
     bootstrap = groups["bootstrap"]
     development = [requirement for requirement in groups["dev"] if isinstance(requirement, str)]
     wanted = {
         "bootstrap": bootstrap,
+        "build": groups["build"],
         "operator": core + extras["operator"],
         "sidecar": core + extras["sidecar"],
         "dev": core + build + bootstrap + development + [one for extra in extras.values() for one in extra],

@@ -14,7 +14,7 @@ from llm_sidecar.formats.base import Call, ParsedRequest, Usage
 from llm_sidecar.quota import refusal
 from llm_sidecar.quota.limits import LimitUnit
 from llm_sidecar.quota.reservation import Reservation
-from llm_sidecar.record import RequestRecord
+from llm_sidecar.record import Attempt, RequestRecord
 from llm_sidecar.spending import DEFAULT_OUTPUT_TOKENS, Spending
 
 
@@ -113,13 +113,48 @@ async def test_an_answer_that_tells_no_usage_is_estimated(kind: RequestType, exp
     assert ledger.settled == [expected]
 
 
-async def test_what_no_provider_took_is_given_back() -> None:
+@pytest.mark.parametrize(
+    ("kind", "usage", "expected"),
+    [
+        (RequestType.GENERATION, Usage(), (350, "estimated")),
+        (RequestType.GENERATION, Usage(7), (257, "estimated")),
+        (RequestType.GENERATION, Usage(None, None, None, 3), (103, "estimated")),
+        (RequestType.EMBEDDINGS, Usage(7), (7, "measured")),
+        (RequestType.EMBEDDINGS, Usage(), (100, "estimated")),
+        (RequestType.GENERATION, Usage(0, None, None, 0), (0, "measured")),
+    ],
+    ids=["no-number", "input-only", "output-only", "embeddings", "embeddings-no-number", "zero-is-told"],
+)
+async def test_what_a_usage_leaves_out_is_estimated(kind: RequestType, usage: Usage, expected: tuple[int, str]) -> None:
+    """Some servers send a usage without numbers: that is no zero, and no way around a limit."""
+    ledger = Ledger()
+    spending, _ = await begin(ledger, parsed(kind))
+    spending.answered(usage, answer_bytes=1000)
+    spending.end()
+    assert ledger.settled == [expected]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [("connection", None), ("authentication", None), ("rate_limited", 429), ("server", 500)]
+)
+async def test_what_no_provider_took_is_given_back(outcome: str, status: int | None) -> None:
     ledger = Ledger()
     spending, record = await begin(ledger, parsed())
-    spending.nothing_spent()
+    record.attempts.append(Attempt("p", outcome, status, 1.0))
+    spending.nobody_answered()
     spending.end()
     assert (ledger.settled, ledger.released) == ([], 1)
     assert (record.charged_tokens, record.usage_source) == (0, None)
+
+
+@pytest.mark.parametrize("outcome", ["timeout", "disconnected", "garbled_answer", "interrupted"])
+async def test_what_a_provider_may_have_worked_on_is_charged_its_input(outcome: str) -> None:
+    ledger = Ledger()
+    spending, record = await begin(ledger, parsed())
+    record.attempts += [Attempt("p", outcome, None, 1.0), Attempt("q", "connection", None, 1.0)]
+    spending.nobody_answered()
+    spending.end()
+    assert (ledger.settled, ledger.released) == ([(100, "partial")], 0)
 
 
 async def test_a_refusal_of_the_provider_costs_no_token() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import trustme
@@ -52,3 +57,25 @@ def test_equal_settings_share_a_pool_and_hide_the_key() -> None:
     one, two = (Egress(certificate=CERTIFICATE, private_key=SecretText(PRIVATE_KEY)) for _ in range(2))
     assert {one, two} == {one}
     assert PRIVATE_KEY not in repr(one)
+
+
+@pytest.mark.parametrize("key", [PRIVATE_KEY, "no PEM"], ids=["good", "bad"])
+def test_without_memory_files_the_certificate_is_on_disk_for_a_moment_and_for_its_owner_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    """As on macOS."""
+    modes: list[int] = []
+    load = ssl.SSLContext.load_cert_chain
+
+    def watched(self: ssl.SSLContext, path: str) -> None:
+        modes.append(stat.S_IMODE(Path(path).stat().st_mode))
+        assert list(tmp_path.iterdir()) == [Path(path)]
+        load(self, path)
+
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", watched)
+    with nullcontext() if key == PRIVATE_KEY else pytest.raises(InvalidEgress):
+        tls_context(Egress(certificate=CERTIFICATE, private_key=SecretText(key)))
+    assert modes == [0o600]
+    assert not list(tmp_path.iterdir())

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import orjson
 
 from llm_sidecar.budget import Held
-from llm_sidecar.formats.base import Format, FrameTooLarge, ParsedRequest, StreamObserver, Usage
+from llm_sidecar.formats.base import Format, FrameTooLarge, ParsedRequest, StreamError, StreamObserver, Usage
 from llm_sidecar.providers.base import (
     FailureReason,
     Headers,
@@ -22,11 +22,8 @@ from llm_sidecar.providers.base import (
     ProviderRequest,
     ProviderResponse,
     TransportError,
-    TransportFailure,
+    failure_reason,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_PLAIN_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """A larger answer (thousands of embeddings) is relayed while it arrives, so that it is never held whole."""
@@ -36,13 +33,6 @@ MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """The largest single frame of a stream: generated images travel as base64 in one."""
 MAX_UNCOMMITTED_BYTES: Final = 1024 * 1024
 """A stream that has sent this much without any content is relayed as it is."""
-
-_TRANSPORT_REASONS: Final[Mapping[TransportFailure, FailureReason]] = {
-    "connection": FailureReason.CONNECTION,
-    "timeout": FailureReason.TIMEOUT,
-    "disconnected": FailureReason.DISCONNECTED,
-    "garbled": FailureReason.GARBLED_ANSWER,
-}
 
 _JSON_OBJECT = re.compile(rb"\A\s*[{\[]")
 
@@ -107,7 +97,7 @@ async def attempt_plain(
                 response.close()
                 raise
     except TransportError as error:
-        raise AttemptFailed(_TRANSPORT_REASONS[error.failure], error.detail) from error
+        raise AttemptFailed(failure_reason(error), error.detail) from error
     except TimeoutError as error:
         raise AttemptFailed(FailureReason.TIMEOUT, "no answer within timeouts.responseSeconds") from error
     if isinstance(answer, LargeAnswer):
@@ -187,12 +177,15 @@ async def attempt_stream(
                 return answer
             _check_stream_type(parsed, response)
             observer = wire.observe_stream(parsed, hide_usage=hide_usage, max_frame_bytes=MAX_FRAME_BYTES)
-            return await _until_first_content(response, observer, held)
+            opened = await _until_first_content(response, observer, held, provider, wire)
+            if isinstance(opened, PlainAnswer):
+                response.close()
+            return opened
     except BaseException as error:
         if response is not None:
             response.close()
         if isinstance(error, TransportError):
-            raise AttemptFailed(_TRANSPORT_REASONS[error.failure], error.detail) from error
+            raise AttemptFailed(failure_reason(error), error.detail) from error
         if isinstance(error, TimeoutError):
             raise AttemptFailed(FailureReason.TIMEOUT, "no content within timeouts.firstTokenSeconds") from error
         raise
@@ -207,7 +200,9 @@ def _check_stream_type(parsed: ParsedRequest, response: ProviderResponse) -> Non
         )
 
 
-async def _until_first_content(response: ProviderResponse, observer: StreamObserver, held: Held) -> OpenStream:
+async def _until_first_content(
+    response: ProviderResponse, observer: StreamObserver, held: Held, provider: Provider, wire: Format
+) -> OpenStream | PlainAnswer:
     beginning = b""
     received_bytes = 0
     exhausted = False
@@ -220,7 +215,7 @@ async def _until_first_content(response: ProviderResponse, observer: StreamObser
         except FrameTooLarge as error:
             raise AttemptFailed(FailureReason.GARBLED_ANSWER, "a frame of its stream is too large") from error
         if observer.error is not None:
-            raise AttemptFailed(_stream_error_reason(observer.error.status), "its stream began with an error")
+            return _error_instead(response, observer.error, provider, wire)
         if not piece:
             exhausted = True
             break
@@ -229,7 +224,17 @@ async def _until_first_content(response: ProviderResponse, observer: StreamObser
     return OpenStream(response.status, list(response.headers), beginning, response, observer, exhausted)
 
 
-def _stream_error_reason(status: int) -> FailureReason:
-    if status == 429:
-        return FailureReason.RATE_LIMITED
-    return FailureReason.OVERLOADED if status in {503, 529} else FailureReason.INTERRUPTED
+def _error_instead(response: ProviderResponse, error: StreamError, provider: Provider, wire: Format) -> PlainAnswer:
+    """An error that a provider sent as a stream, as the plain answer that it should have been.
+
+    Raises `AttemptFailed` where it is not the application's to mend.
+    """
+    body = wire.error_body(error.status, error.code, error.message, {})
+    headers = [(name, value) for name, value in response.headers if name.lower() != "content-type"]
+    answer = PlainAnswer(error.status, [*headers, ("Content-Type", "application/json")], body)
+    reason = provider.failure(error.status, body)
+    if reason is None and error.status >= 400:
+        return answer
+    if reason is FailureReason.AUTHENTICATION:
+        raise AttemptFailed(reason, "its stream began with an error about our key or account")
+    raise AttemptFailed(reason or FailureReason.INTERRUPTED, "its stream began with an error", answer=answer)

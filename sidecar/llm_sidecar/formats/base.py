@@ -27,6 +27,12 @@ class Usage:
     reasoning_tokens: int | None = None
 
     @property
+    def told_input_tokens(self) -> int | None:
+        """All input of all kinds; None where none of it was told."""
+        told = [n for n in (self.input_tokens, self.cache_read_tokens, self.cache_write_tokens) if n is not None]
+        return sum(told) if told else None
+
+    @property
     def total_tokens(self) -> int:
         """All tokens of all buckets that were told."""
         return (

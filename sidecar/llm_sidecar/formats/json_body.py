@@ -3,12 +3,14 @@
 Prompt caches of the providers compare prefixes byte by byte, so a body is never serialised again. Finding a place
 needs a scan of the top-level members; it runs only for the few requests in which something must change or in which
 a cheap proof of unique keys fails. The scan keeps its own depth: nesting costs no recursion.
+
+Whoever sends a body must not choose how long the event loop stands still: every bound here is one on work.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -17,11 +19,24 @@ import orjson
 
 from llm_sidecar.formats.base import MalformedRequest, ParsedRequest, Splice
 
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# A quote without a backslash before it ends a string: looking for nothing but quotes is three times as fast.
+_STRING: Final = rb'(?:"[^"]*+"(?<!\\")|"[^"\\]*+(?:\\.[^"\\]*+)*+")'
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _STRING_TOKEN: Final = re.compile(_STRING, re.DOTALL)
-# One bracket and all that stands before it: strings are skipped within the expression, not one by one.
-_NEXT_BRACKET: Final = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+([\[\]{}])", re.DOTALL)
+_FLAT: Final = rb'[^"\[\]{}]++|' + _STRING
+_SKIPPED_DEPTH: Final = 8
+
+
+def _container(depth: int) -> bytes:
+    """An array or object in which no more than `depth` containers stand within each other, itself included."""
+    inner = _FLAT if depth == 1 else _FLAT + b"|" + _container(depth - 1)
+    return rb"[\[{](?:" + inner + rb")*+[\]}]"
+
+
+_CONTAINER: Final = re.compile(_container(_SKIPPED_DEPTH), re.DOTALL)
+# One bracket and all that stands before it: strings and what is not nested deeply are skipped within the expression,
+# not one by one. Possessive throughout: a byte is looked at once for each of the depths at most.
+_NEXT_BRACKET: Final = re.compile(rb"(?:" + _FLAT + b"|" + _container(_SKIPPED_DEPTH) + rb")*+([\[\]{}])", re.DOTALL)
 _SCALAR: Final = re.compile(rb"[-+.0-9A-Za-z]++")
 _SEPARATOR: Final = re.compile(rb"[ \t\n\r]*+([,:\]}])[ \t\n\r]*+")
 # An escaped ASCII letter, digit or sign: only with one of these can a plain key be written in a second way.
@@ -31,6 +46,13 @@ _QUOTE: Final = 0x22
 _NOT_JSON: Final = "The request body is not valid JSON"
 # No API has a longer name; what applications make up must not fill the memory of spellings.
 _PLAIN_KEY_CHARACTERS: Final = 64
+# The longest request of the three APIs has some forty members; SDKs let callers add their own.
+_MAX_TOP_LEVEL_KEYS: Final = 256
+# What the cheap proof may cost, in keys and in bytes looked at: beyond it the scan, which looks once, is cheaper.
+_PROOF_KEYS: Final = 32
+_PROOF_BYTES: Final = 64 * 1024 * 1024
+# Brackets that the scan takes one by one, since more than `_SKIPPED_DEPTH` others stand within them.
+_MAX_DEEP_BRACKETS: Final = 100_000
 # Keys are no prompts, but a hostile one may be megabytes long.
 _SHOWN_KEY_CHARACTERS: Final = 64
 
@@ -52,6 +74,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise MalformedRequest(_explain(body, error)) from None
     if not isinstance(document, dict):
         raise MalformedRequest(f"The request body is {_kind(document)}; this API takes a JSON object.")
+    if len(document) > _MAX_TOP_LEVEL_KEYS:
+        raise MalformedRequest(_too_many_keys())
     if not _keys_are_surely_unique(body, document):
         _refuse_doubled_keys(body)
     return document
@@ -59,20 +83,23 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def members(body: bytes, start: int = 0) -> list[Member]:
     """The members of the object that begins at `start` (leading space is skipped); raises `MalformedRequest`."""
+    return list(_each_member(body, start))
+
+
+def _each_member(body: bytes, start: int = 0) -> Iterator[Member]:
     position = _enter(body, start, b"{")
-    found: list[Member] = []
     if body[position : position + 1] == b"}":
-        return found
+        return
     while True:
         key = _STRING_TOKEN.match(body, position)
         if key is None:
             raise MalformedRequest(_NOT_JSON)
         value_start = _expect(body, key.end(), b":")[1]
         value_end = _end_of_value(body, value_start)
-        found.append(Member(_decode_key(key[0]), value_start, value_end))
+        yield Member(_decode_key(key[0]), value_start, value_end)
         separator, position = _expect(body, value_end, b",}")
         if separator == b"}":
-            return found
+            return
 
 
 def elements(body: bytes, start: int) -> list[tuple[int, int]]:
@@ -164,14 +191,20 @@ def _end_of_value(body: bytes, start: int) -> int:
 
 
 def _end_of_container(body: bytes, start: int) -> int:
+    whole = _CONTAINER.match(body, start)
+    if whole is not None:
+        return whole.end()
     depth = 0
     position = start
-    while bracket := _NEXT_BRACKET.match(body, position):
+    for _ in range(_MAX_DEEP_BRACKETS):
+        bracket = _NEXT_BRACKET.match(body, position)
+        if bracket is None:
+            raise MalformedRequest(_NOT_JSON)
         position = bracket.end()
         depth += 1 if body[position - 1] in _OPENING else -1
         if depth == 0:
             return position
-    raise MalformedRequest(_NOT_JSON)
+    raise MalformedRequest("The request body has too many deeply nested values. Send fewer, or flatten them.")
 
 
 def _decode_key(raw: bytes) -> str:
@@ -183,6 +216,8 @@ def _decode_key(raw: bytes) -> str:
 
 def _keys_are_surely_unique(body: bytes, document: Mapping[str, Any]) -> bool:
     """Prove without a scan that no top-level key stands twice; False means "look closer"."""
+    if len(document) > _PROOF_KEYS or len(document) * len(body) > _PROOF_BYTES:
+        return False
     if b"\\u00" in body and _ESCAPED_ASCII.search(body) is not None:
         return False
     for key in document:
@@ -200,7 +235,7 @@ def _only_spelling(key: str) -> bytes | None:
 
 def _refuse_doubled_keys(body: bytes) -> None:
     seen: set[str] = set()
-    for found in members(body):
+    for found in _each_member(body):
         if found.key in seen:
             # Parsers disagree on which of the two counts: ours could check one and the provider obey the other.
             raise MalformedRequest(
@@ -208,6 +243,13 @@ def _refuse_doubled_keys(body: bytes) -> None:
                 "body. Send it once."
             )
         seen.add(found.key)
+
+
+def _too_many_keys() -> str:
+    return (
+        f"The request body has more than {_MAX_TOP_LEVEL_KEYS} keys at its top level; no request of this API has "
+        "that many. Send fewer."
+    )
 
 
 def _kind(document: object) -> str:

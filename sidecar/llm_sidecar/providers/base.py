@@ -6,15 +6,21 @@ The transport is handed in: this package opens no sockets, which lets the operat
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from llm_sidecar.contract.names import API
 
 Headers = list[tuple[str, str]]
+
+KEY_CHECK_SECONDS: Final = 10.0
+"""A list of models takes a second. One who checks many keys in turn must not wait for the one that never answers."""
+KEY_CHECK_BYTES: Final = 64 * 1024
+"""How much of its answer is read: an error's reason stands well before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,21 @@ class FailureReason(StrEnum):
     """A stream ended, or told an error, before its first content."""
 
 
+_TRANSPORT_REASONS: Final[Mapping[TransportFailure, FailureReason]] = MappingProxyType(
+    {
+        "connection": FailureReason.CONNECTION,
+        "timeout": FailureReason.TIMEOUT,
+        "disconnected": FailureReason.DISCONNECTED,
+        "garbled": FailureReason.GARBLED_ANSWER,
+    }
+)
+
+
+def failure_reason(error: TransportError) -> FailureReason:
+    """Why an attempt did not give an answer, where the transport failed."""
+    return _TRANSPORT_REASONS[error.failure]
+
+
 @dataclass(frozen=True, slots=True)
 class KeyCheck:
     """Outcome of `validate_key`: `accepted` is None where the provider could not be asked."""
@@ -175,6 +196,8 @@ class Provider:
         authentication = settings.authentication or self.default_authentication
         key = settings.key.reveal() if settings.key else None
         self._own_headers: Headers = [*authentication.headers(key), *settings.headers]
+        self.identity = (self.name, self.type, self.base_url, settings.headers)
+        """What tells this place from another, as far as answers go; no secret is in it."""
         self._own_header_names = frozenset(name.lower() for name, _ in self._own_headers)
         self._transport = transport
 
@@ -190,18 +213,28 @@ class Provider:
         """Ask the provider, without spending a token, whether it takes the key."""
         request = ProviderRequest("GET", self.key_check_path, "", list(self.key_check_headers.items()), None)
         try:
-            response = await self.complete(request)
-            try:
-                body = await response.read_some()
-            finally:
-                response.close()
+            async with asyncio.timeout(KEY_CHECK_SECONDS):
+                status, body = await self._ask_briefly(request)
         except TransportError as error:
             return KeyCheck(accepted=None, reason=f"the provider could not be asked: {error.detail}")
-        if self.rejects_key(response.status, body):
-            return KeyCheck(accepted=False, reason=f"the provider refused the key with status {response.status}")
-        if response.status >= 300:
-            return KeyCheck(accepted=None, reason=f"the provider answered {response.status} when asked for its models")
+        except TimeoutError:
+            detail = f"no answer within {KEY_CHECK_SECONDS:g} s"
+            return KeyCheck(accepted=None, reason=f"the provider could not be asked: {detail}")
+        if self.rejects_key(status, body):
+            return KeyCheck(accepted=False, reason=f"the provider refused the key with status {status}")
+        if status >= 300:
+            return KeyCheck(accepted=None, reason=f"the provider answered {status} when asked for its models")
         return KeyCheck(accepted=True, reason="the provider accepted the key")
+
+    async def _ask_briefly(self, request: ProviderRequest) -> tuple[int, bytes]:
+        response = await self.complete(request)
+        try:
+            body = bytearray()
+            while len(body) < KEY_CHECK_BYTES and (piece := await response.read_some()):
+                body += piece
+            return response.status, bytes(body[:KEY_CHECK_BYTES])
+        finally:
+            response.close()
 
     def rejects_key(self, status: int, body: bytes) -> bool:
         """True where an error answer is about our key or account, not about the application's request."""

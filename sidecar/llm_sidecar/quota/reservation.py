@@ -57,6 +57,7 @@ class Quota:
         spec: TeamQuotaSpec,
         lease_seconds: float = 60.0,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        on_dropped: Callable[[int], object] | None = None,
     ) -> None:
         self.settled_by_source: Counter[UsageSource] = Counter()
         self._store = store
@@ -64,7 +65,7 @@ class Quota:
         self._lease_ms = int(lease_seconds * 1000)
         self._clock_ms = clock_ms
         self._store_ahead_ms = 0
-        self._settlements = SettlementQueue(store, keys=self._keys)
+        self._settlements = SettlementQueue(store, keys=self._keys, on_dropped=on_dropped)
         self._open: dict[str, tuple[Reservation, float]] = {}
         self._renewal: asyncio.Task[None] | None = None
         self.configure(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -49,11 +49,21 @@ class Settlement:
 class SettlementQueue:
     """Takes settlements without waiting and brings them to the store, in order.
 
-    Bounded: what does not fit is counted in `dropped` and left to the end of its lease.
+    Bounded: what does not fit, or comes after the close, is counted in `dropped` and left to the end of its lease.
+    `on_dropped` hears of each loss, with the number of settlements.
     """
 
-    def __init__(self, store: Store, *, keys: Sequence[str], max_pending: int = _MAX_PENDING) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keys: Sequence[str],
+        max_pending: int = _MAX_PENDING,
+        on_dropped: Callable[[int], object] | None = None,
+    ) -> None:
         self.dropped = 0
+        self._on_dropped = on_dropped
+        self._is_closed = False
         self._store = store
         self._keys = keys
         self._max_pending = max_pending
@@ -70,8 +80,8 @@ class SettlementQueue:
 
     def add(self, settlement: Settlement) -> None:
         """Settle soon. Never waits."""
-        if self.pending >= self._max_pending:
-            self.dropped += 1
+        if self._is_closed or self.pending >= self._max_pending:
+            self._drop(1)
             return
         self._pending.append(settlement)
         self._wanted.set()
@@ -80,16 +90,26 @@ class SettlementQueue:
             self._worker = asyncio.get_running_loop().create_task(self._work(), name="quota settlements")
 
     async def close(self, *, timeout_seconds: float) -> None:
-        """Wait until all are settled, at most for so long."""
-        if self._worker is None:
-            return
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._drained.wait()
-        except TimeoutError:
-            self.dropped += self.pending
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
+        """Wait until all are settled, at most for so long; drop the rest. May be called again, also when cancelled."""
+        if self._worker is not None:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await self._drained.wait()
+            except TimeoutError:
+                pass
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+            self._worker = None
+        self._is_closed = True
+        lost, self._in_flight = self.pending, 0
+        self._pending.clear()
+        if lost:
+            self._drop(lost)
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
+        if self._on_dropped is not None:
+            self._on_dropped(count)
 
     async def _work(self) -> None:
         failures = refusals = 0
@@ -106,7 +126,7 @@ class SettlementQueue:
                     self._put_back(batch, maybe_executed=unavailable.maybe_executed)
                     await asyncio.sleep(_backoff_seconds(failures))
                     continue
-                self.dropped += len(batch)
+                self._drop(len(batch))
             self._in_flight = failures = refusals = 0
             if not self._pending:
                 self._wanted.clear()

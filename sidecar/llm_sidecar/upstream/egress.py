@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from llm_sidecar.providers.base import SecretText
 
@@ -39,17 +44,32 @@ def tls_context(egress: Egress) -> ssl.SSLContext:
 
 
 def _load_client_certificate(context: ssl.SSLContext, certificate: str, private_key: SecretText) -> None:
-    # OpenSSL's Python binding takes files only. A memory file never touches a disk, and needs no writable folder.
-    import os  # noqa: PLC0415 - only with a client certificate
-
-    descriptor = os.memfd_create("client-certificate")
+    content = certificate.encode() + b"\n" + private_key.reveal().encode()
     try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(certificate.encode() + b"\n" + private_key.reveal().encode())
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        with _private_file(content) as path:
+            context.load_cert_chain(path)
     except (ssl.SSLError, ValueError) as error:
         raise InvalidEgress(
             "egress.clientCertificateSecretRef: tls.crt and tls.key are not a PEM certificate and its unencrypted key"
         ) from error
+
+
+@contextmanager
+def _private_file(content: bytes) -> Iterator[str]:
+    """The path of a file with this content, gone at the end: OpenSSL's Python binding takes files only."""
+    descriptor, path, is_on_disk = _open_private()
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        yield path
     finally:
         os.close(descriptor)
+        if is_on_disk:
+            Path(path).unlink()
+
+
+def _open_private() -> tuple[int, str, bool]:
+    if hasattr(os, "memfd_create"):  # never touches a disk, and needs no writable folder
+        descriptor = os.memfd_create("client-certificate")
+        return descriptor, f"/proc/self/fd/{descriptor}", False
+    return *tempfile.mkstemp(prefix="llm-sidecar-"), True  # only its owner may read it

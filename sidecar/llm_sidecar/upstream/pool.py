@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.providers.base import Headers, TransportError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 KEEP_ALIVE_SECONDS: Final = 30
 """Shorter than the idle time-outs of the providers' load balancers, so that we close first."""
 CONNECTIONS_PER_PROVIDER: Final = 1000
+STALE_SECONDS: Final = 1.0
+"""A kept connection that the server had closed already tells it within a round trip. One that ends later may well have
+been worked on: to send again would be to pay twice."""
 KNOWN_TARGETS: Final = 256
 """Few different URLs are in use, and reading one costs more than all else that is done for a head."""
 
@@ -224,6 +228,7 @@ class PooledTransport:
         if connection is None:
             connection, was_used = await pool.connect(connect_seconds)
         while True:
+            sent_at = monotonic()
             answer = connection.ask(first, expects_body=to.expects_body)
             if in_pieces:
                 connection.send_body(body, declared_bytes=len(body))
@@ -232,7 +237,7 @@ class PooledTransport:
             except TransportError:
                 answer.close()
                 # A kept connection may end while the request is on its way. That is known once, and only once:
-                if not was_used or answer.has_begun:
+                if not was_used or answer.has_begun or monotonic() - sent_at > STALE_SECONDS:
                     raise
             except BaseException:
                 answer.close()

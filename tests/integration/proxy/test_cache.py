@@ -211,11 +211,12 @@ async def test_another_question_is_another_entry(start_proxy: StartProxy, serve:
         {"seed": 1},
         {"tools": []},
         {"headers": {"openai-beta": "x"}},
+        {"headers": {"x-nobody-thought-of-it": "x"}},
         {"unknown_member": 1},
     ]
     for members in different:
         assert (await proxy.chat(temperature=0, **members)).headers["x-llm-sidecar-cache"] == "miss", members
-    same: list[dict[str, Any]] = [{"user": "u"}, {"metadata": {"a": "b"}}, {"headers": {"x-trace": "1"}}]
+    same: list[dict[str, Any]] = [{"user": "u"}, {"metadata": {"a": "b"}}, {"headers": {"x-request-id": "1"}}]
     for members in same:
         assert (await proxy.chat(temperature=0, **members)).headers["x-llm-sidecar-cache"] == "hit", members
 

@@ -86,7 +86,7 @@ async def test_the_next_provider_answers_where_one_fails(start_proxy: StartProxy
 
 STREAM_FAILURES: dict[str, tuple[Answer, str]] = {
     "error-event": (streaming(sse({"error": {"message": "no", "code": "rate_limit_exceeded"}})), "rate_limited"),
-    "error-behind-the-opening": (streaming(OPENING, sse({"error": {"message": "no"}})), "interrupted"),
+    "error-behind-the-opening": (streaming(OPENING, sse({"error": {"message": "no"}})), "server"),
     "ended-before-content": (streaming(OPENING), "interrupted"),
     "nothing-at-all": (streaming(), "interrupted"),
     "cut-before-content": (streaming(OPENING, cut=True), "disconnected"),
@@ -274,3 +274,36 @@ async def test_an_alias_is_sent_as_each_provider_calls_the_model(start_proxy: St
     sent = [orjson.loads(one.seen[0].body)["model"] for one in (first, second)]
     assert sent == ["big-1", "big-2"]
     assert second.seen[0].body == chat_body(model="big-2")
+
+
+async def test_the_applications_own_error_at_the_head_of_a_stream_is_told_as_a_plain_answer(
+    start_proxy: StartProxy, serve: Serve
+) -> None:
+    """Some servers answer 200 and then say in the first event that the request was wrong: nobody else need be asked."""
+    wrong = sse({"error": {"message": "the context is too long", "code": "context_length_exceeded", "status": 400}})
+    bad, good = await serve(streaming(wrong.replace(b'"status":400', b'"type":"invalid_request_error"'))), await serve()
+    proxy = await start_proxy(document(provider("first", bad.base_url), provider("second", good.base_url, priority=1)))
+
+    reply = await proxy.chat(stream=True)
+
+    assert reply.status == 400
+    assert reply.json()["error"]["message"] == "the context is too long"
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-llm-sidecar-provider"] == "first"
+    assert "x-llm-sidecar-refused-by" not in reply.headers
+    assert (len(bad.seen), len(good.seen)) == (1, 0)
+
+
+async def test_the_error_that_is_told_is_booked_on_the_provider_that_gave_it(
+    start_proxy: StartProxy, serve: Serve
+) -> None:
+    limited = await serve(error(429))
+    proxy = await start_proxy(
+        document(provider("first", limited.base_url), provider("second", "http://127.0.0.1:1", priority=1))
+    )
+
+    reply = await proxy.chat()
+
+    assert (reply.status, reply.headers["x-llm-sidecar-provider"]) == (429, "first")
+    assert (await proxy.audit_line(reply.request_id))["provider"] == "first"
+    assert proxy.metric("llm_requests_total", provider="first", status="429") == 1

@@ -18,7 +18,11 @@ import orjson
 import pytest
 from aiohttp import web
 
-from llm_sidecar.contract.config import render_config
+from llm_sidecar import reload
+from llm_sidecar.contract.config import ConfigDocument, render_config
+from llm_sidecar.providers.base import ProviderSettings, Transport
+from llm_sidecar.providers.factory import LLMProviderFactory
+from llm_sidecar.providers.openai import OpenAIProvider
 from llm_sidecar.published_config import PublishedConfig
 from llm_sidecar.reload import Reloader
 from tests.integration.processes import reserved_ports
@@ -26,6 +30,7 @@ from tests.integration.proxy.conftest import StartProxy
 from tests.integration.proxy.harness import (
     CHAT_ANSWER,
     CHAT_PATH,
+    KEY,
     TOKEN,
     Upstream,
     chat_body,
@@ -182,6 +187,82 @@ async def test_a_file_that_vanishes_and_returns_unchanged_is_well_again(
     assert proxy.metric("llm_sidecar_degraded", part="config") == 0
 
 
+@pytest.mark.logs_errors
+@pytest.mark.parametrize("where", ["fingerprint", "load", "apply"])
+async def test_a_defect_while_reloading_is_told_and_does_not_end_the_reloading(
+    start_proxy: StartProxy, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path = tmp_path / "config.json"
+    one = provider("p", (await serve()).base_url)
+    path.write_bytes(render_config(document(one)))
+    source = PublishedConfig(path)
+    proxy = await start_proxy(source.load())
+    broken = False
+
+    def fails_in(place: str) -> None:
+        if broken and place == where:
+            raise KeyError("what should be there")
+
+    class Source:
+        def fingerprint(self) -> bytes:
+            fails_in("fingerprint")
+            return source.fingerprint()
+
+        def load(self) -> ConfigDocument:
+            fails_in("load")
+            return source.load()
+
+    async def apply(changed: ConfigDocument) -> None:
+        fails_in("apply")
+        await proxy.sidecar.apply(changed)
+
+    reloader = Reloader(Source(), apply, proxy.sidecar.health)
+    monkeypatch.setattr(reload, "POLL_SECONDS", 0.005)
+    reloading = asyncio.ensure_future(reloader.run())
+    broken = True
+    write(path, render_config(document(one, provider("q", "http://127.0.0.1:1", models=["n"]))))
+    await until(lambda: proxy.metric("llm_sidecar_degraded", part="config") == 1)
+    [problem] = (await proxy.admin("/readyz")).json()["config"]["problems"]
+    assert "defect" in problem
+    assert "KeyError" in problem
+    await proxy.is_well()
+
+    broken = False
+    write(path, render_config(document(one, provider("q", "http://127.0.0.1:1", models=["o"]))))
+    await until(lambda: proxy.metric("llm_sidecar_degraded", part="config") == 0)
+    assert not reloading.done()
+    reloading.cancel()
+    await asyncio.gather(reloading, return_exceptions=True)
+
+
+@pytest.mark.logs_errors
+async def test_a_provider_type_that_cannot_be_used_is_a_problem_of_its_resource(
+    start_proxy: StartProxy, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Acme(OpenAIProvider):
+        type = "Acme"
+
+        def __init__(self, settings: ProviderSettings, transport: Transport) -> None:
+            raise TypeError(f"bad key {settings.key and settings.key.reveal()} for {transport}")
+
+    monkeypatch.setattr(LLMProviderFactory, "_registered", {"Acme": Acme})
+    path = tmp_path / "config.json"
+    good = provider("p", (await serve()).base_url)
+    path.write_bytes(render_config(document(good)))
+    source = PublishedConfig(path)
+    proxy = await start_proxy(source.load())
+    reloader = Reloader(source, proxy.sidecar.apply, proxy.sidecar.health)
+    bad = provider("q", "http://127.0.0.1:1/v1", type="Acme", apis=["OpenAIChat"])
+    write(path, render_config(document(good, bad)))
+    await reloader.look()
+
+    [problem] = (await proxy.admin("/readyz")).json()["config"]["problems"]
+    assert problem.startswith("LLMProvider llm-system/q: spec.type: the class of provider type 'Acme' failed to start")
+    assert "TypeError" in problem
+    assert KEY not in problem
+    await proxy.is_well()
+
+
 async def test_a_request_under_way_ends_with_the_configuration_that_it_began_with(
     start_proxy: StartProxy, serve: Serve
 ) -> None:
@@ -208,14 +289,15 @@ async def test_a_request_whose_body_comes_after_a_reload_is_still_served(start_p
     writer.write(
         f"POST {CHAT_PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n"
         f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body[:1]
     )
     budget = proxy.sidecar._pipeline._budget  # type: ignore[union-attr]
-    await until(lambda: budget.held_bytes == len(body))
+    await until(lambda: budget.held_bytes == 1)
     await proxy.sidecar.apply(
         document(provider("q", upstream.base_url, models=["n"], egress={"proxyURL": "http://127.0.0.1:1"}))
     )
     await asyncio.sleep(0)
-    writer.write(body)
+    writer.write(body[1:])
     assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200 ")
     writer.close()
 

@@ -92,6 +92,34 @@ async def test_a_refusal_of_our_key_is_masked(start_proxy: StartProxy, serve: Se
     assert KEY.encode() not in reply.body
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("OpenAI", 402, b'{"error":{"message":"organization org-secret has no credit"}}'),
+        ("OpenAI", 403, b'{"error":{"message":"project proj-secret"}}'),
+        ("Google", 400, b'{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}'),
+    ],
+)
+async def test_an_error_about_our_account_is_masked_however_it_is_told(
+    start_proxy: StartProxy, serve: Serve, kind: str, status: int, body: bytes
+) -> None:
+    upstream = await serve(plain(body, status=status))
+    proxy = await opened(start_proxy, upstream, spec={"type": kind})
+    reply = await proxy.ask("GET", "/v1beta/files" if kind == "Google" else "/v1/files")
+    assert (reply.status, reply.code) == (503, "no_provider_available")
+    assert b"secret" not in reply.body
+    assert reply.headers["x-should-retry"] == "false"
+    assert (await proxy.audit_line(reply.request_id))["attempts"][0]["status"] == status
+
+
+async def test_an_error_about_the_request_passes_unaltered(start_proxy: StartProxy, serve: Serve) -> None:
+    body = b'{"error":{"message":"' + b"x" * 200_000 + b'"}}'
+    upstream = await serve(plain(body, status=404))
+    proxy = await opened(start_proxy, upstream)
+    reply = await proxy.ask("GET", "/v1/files/none")
+    assert (reply.status, reply.body) == (404, body)
+
+
 async def test_a_redirect_is_masked(start_proxy: StartProxy, serve: Serve) -> None:
     proxy = await opened(start_proxy, await serve(plain(b"", status=307, location="http://10.0.0.1/internal")))
     reply = await proxy.ask("POST", "/v1/files", data=b"{}")

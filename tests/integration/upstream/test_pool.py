@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_sidecar.providers.base import TransportError
-from llm_sidecar.upstream import PooledTransport
+from llm_sidecar.upstream import PooledTransport, pool
 from tests.integration.upstream.conftest import Connect, Peer, Serve, read_all, says
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -88,6 +88,27 @@ async def test_a_kept_connection_that_turns_out_closed_is_replaced_once(
         await transport.send("POST", server.url, [], b"{}", 5)
     assert caught.value.failure == "disconnected"
     assert len(server.peers) == 3
+
+
+async def test_a_request_that_was_worked_on_is_not_sent_again(
+    transport: PooledTransport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load balancer that gives up after a minute of silence: the provider has generated, and would once more."""
+
+    async def converse(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await peer.request()
+        clock[0] += 60
+
+    clock = [0.0]
+    monkeypatch.setattr(pool, "monotonic", lambda: clock[0])
+    server = await serve(converse)
+    await read_all(await transport.send("POST", server.url, [], b"{}", 5))
+    with pytest.raises(TransportError) as caught:
+        await transport.send("POST", server.url, [], b"{}", 5)
+    assert caught.value.failure == "disconnected"
+    assert len(server.peers) == 1
 
 
 async def test_an_answer_that_had_begun_is_never_asked_for_again(transport: PooledTransport, serve: Serve) -> None:

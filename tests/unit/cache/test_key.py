@@ -23,13 +23,12 @@ def digest(
     provider: str = "p",
     model: str = "m",
     api: API = API.OPENAI_CHAT,
-    **headers: str,
+    headers: list[tuple[str, str]] | None = None,
 ) -> str | None:
     call = Call(api=api, type=RequestType.GENERATION, path=path)
     raw = body if isinstance(body, bytes) and body else orjson.dumps(body or BASE)
     request = FORMATS[api].parse_request(call, raw)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return cache_digest(request, named, query, provider=provider, model=model)
+    return cache_digest(request, headers or [], query, place=(provider, "https://one.example"), model=model)
 
 
 def test_the_same_request_has_the_same_digest() -> None:
@@ -67,15 +66,39 @@ def test_everything_else_counts(change: dict[str, Any]) -> None:
         {"query": "a=b"},
         {"provider": "q"},
         {"model": "n"},
-        {"openai_beta": "x"},
-        {"anthropic_beta": "x"},
-        {"anthropic_version": "x"},
+        {"headers": [("anthropic-beta", "x")]},
+        {"headers": [("anthropic-version", "x")]},
+        {"headers": [("x-nobody-thought-of-it", "x")]},
         {"api": API.ANTHROPIC_MESSAGES},
     ],
-    ids=["path", "query", "provider", "model", "openai-beta", "anthropic-beta", "anthropic-version", "api"],
+    ids=["path", "query", "provider", "model", "beta", "version", "unknown-header", "api"],
 )
 def test_where_and_how_it_is_asked_counts(change: dict[str, Any]) -> None:
     assert digest(**change) != digest()
+
+
+def test_every_line_of_a_header_counts() -> None:
+    one = digest(headers=[("anthropic-beta", "a")])
+    assert digest(headers=[("anthropic-beta", "a"), ("anthropic-beta", "b")]) != one
+    assert digest(headers=[("Anthropic-Beta", "a")]) == one
+
+
+@pytest.mark.parametrize("name", ["User-Agent", "traceparent", "x-stainless-retry-count", "X-Request-Id"])
+def test_who_calls_and_for_which_trace_does_not_count(name: str) -> None:
+    assert digest(headers=[(name, "1")]) == digest()
+
+
+def test_what_the_answer_repeats_counts_where_it_does() -> None:
+    """The Responses API answers with the request's metadata and user: one caller must not get another's."""
+    request = {"model": "m", "input": "x", "temperature": 0}
+    for member in ("metadata", "user", "safety_identifier", "prompt_cache_key"):
+        one, other = ({**request, member: {"a": value}} for value in "xy")
+        assert digest(one, api=API.OPENAI_RESPONSES) != digest(other, api=API.OPENAI_RESPONSES)
+
+
+def test_numbers_that_the_parser_would_round_have_no_digest() -> None:
+    assert digest({**BASE, "seed": 2**53}) is not None
+    assert digest(b'{"model":"m","messages":[],"seed":36893488147419103233}') is None
 
 
 def test_a_body_too_deep_to_write_again_has_no_digest() -> None:

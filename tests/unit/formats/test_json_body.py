@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_sidecar.formats import json_body
 from llm_sidecar.formats.base import MalformedRequest, Splice
 from llm_sidecar.formats.json_body import apply_splices, elements, insert_member, member, members, parse_object
 
@@ -185,3 +187,116 @@ def test_random_punctuation_gives_spans_within_the_body_or_our_own_error(text: s
     except MalformedRequest:
         return
     assert all(0 <= one.start < one.end <= len(body) for one in found)
+
+
+# --- what a body may cost
+
+
+class Counted(bytes):
+    """A body that knows how many of its bytes were looked at by `count`."""
+
+    looked_at = 0
+
+    def count(self, *arguments: Any) -> int:
+        type(self).looked_at += len(self)
+        return super().count(*arguments)
+
+
+@pytest.fixture
+def counted() -> type[Counted]:
+    return type("CountedHere", (Counted,), {})
+
+
+class CountingPattern:
+    """A compiled expression that counts how often it is tried."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.tries = 0
+
+    def match(self, body: bytes, position: int) -> re.Match[bytes] | None:
+        self.tries += 1
+        return self._pattern.match(body, position)
+
+
+@pytest.fixture
+def brackets(monkeypatch: pytest.MonkeyPatch) -> CountingPattern:
+    counting = CountingPattern(json_body._NEXT_BRACKET)
+    monkeypatch.setattr(json_body, "_NEXT_BRACKET", counting)
+    return counting
+
+
+def _with_keys(number: int) -> bytes:
+    return b"{%b}" % b",".join(b'"key%d":%d' % (index, index) for index in range(number))
+
+
+def test_more_keys_than_any_request_has_are_refused_before_they_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(json_body, "_keys_are_surely_unique")
+    monkeypatch.delattr(json_body, "_refuse_doubled_keys")
+    with pytest.raises(MalformedRequest, match="more than 256 keys"):
+        parse_object(_with_keys(20_000))
+
+
+def test_keys_of_a_generous_number_are_all_compared() -> None:
+    body = _with_keys(256)
+    assert parse_object(body) == json.loads(body)
+    with pytest.raises(MalformedRequest, match="'key7'"):
+        parse_object(body[:-1] + b',"key7":1}')
+
+
+@pytest.mark.parametrize("keys", [10, 32, 33, 200])
+def test_comparing_keys_looks_at_a_body_a_bounded_number_of_times(counted: type[Counted], keys: int) -> None:
+    body = counted(_with_keys(keys)[:-1] + b',"image":"' + b"A" * 4_000_000 + b'"}')
+    document = parse_object(bytes(body))
+    assert len(document) == keys + 1
+    json_body._keys_are_surely_unique(body, document)
+    assert counted.looked_at <= 64 * 1024 * 1024
+
+
+def test_the_first_doubled_key_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = CountingPattern(json_body._STRING_TOKEN)
+    monkeypatch.setattr(json_body, "_STRING_TOKEN", keys)
+    with pytest.raises(MalformedRequest, match="'a'"):
+        parse_object(b"{%b}" % b",".join([b'"a":1'] * 50_000))
+    assert keys.tries == 2
+
+
+@pytest.mark.parametrize("filling", [b"[]", b'{"a":[1,"]"]}', b"[" * 7 + b"]" * 7, b'"\\"]"'])
+def test_what_is_nested_as_usual_is_skipped_at_once(brackets: CountingPattern, filling: bytes) -> None:
+    values = b",".join([filling] * 20_000)
+    found = members(b'{"x":[%b],"y":1}' % values)
+    assert [one.key for one in found] == ["x", "y"]
+    assert brackets.tries == 0
+
+
+def test_deep_values_are_skipped_in_a_bounded_number_of_steps(brackets: CountingPattern) -> None:
+    deep = b"[" * 500 + b"]" * 500
+    assert len(members(b'{"x":%b}' % deep)) == 1
+    with pytest.raises(MalformedRequest, match="deeply nested"):
+        members(b'{"x":[%b]}' % b",".join([deep] * 200))
+    assert brackets.tries < 110_000
+
+
+@given(st.integers(1, 30), st.sampled_from([b"1", b'"]"', b'"\\\\"', b"{}", b'{"x":["}"]}']), st.integers(0, 3))
+def test_values_of_every_depth_end_where_they_end(depth: int, core: bytes, siblings: int) -> None:
+    value = core
+    for level in range(depth):
+        beside = b"[[]]," * siblings
+        value = b"[%b%b]" % (beside, value) if level % 2 else b'{"s":[%b0],"v":%b}' % (beside, value)
+    body = b'{"a":%b,"b":1}' % value
+    one = member(body, parse_object(body), "a")
+    assert one is not None
+    assert body[one.start : one.end] == value
+
+
+@given(_DOCUMENTS.filter(bool), _SPACES, st.booleans(), st.data())
+def test_a_doubled_key_is_found_in_every_document(
+    document: dict[str, Any], indent: Any, ascii_only: bool, data: st.DataObject
+) -> None:
+    body = _encode(document, indent, ascii_only=ascii_only)
+    assert parse_object(body) == document
+    key = data.draw(st.sampled_from(sorted(document)))
+    again = json.dumps(key, ensure_ascii=data.draw(st.booleans())).encode()
+
+    with pytest.raises(MalformedRequest, match="more than once"):
+        parse_object(body.rstrip()[:-1] + b"," + again + b":null}")

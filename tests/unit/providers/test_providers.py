@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
 
-from llm_sidecar.providers import factory
+from llm_sidecar.providers import base, factory
 from llm_sidecar.providers.anthropic import AnthropicProvider
 from llm_sidecar.providers.base import (
     Authentication,
@@ -19,9 +20,12 @@ from llm_sidecar.providers.base import (
     ProviderResponse,
     ProviderSettings,
     SecretText,
+    Transport,
     TransportError,
+    TransportFailure,
+    failure_reason,
 )
-from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderType
+from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderType, UnusableProviderType
 from llm_sidecar.providers.google import GoogleProvider
 from llm_sidecar.providers.openai import OpenAIProvider
 
@@ -32,7 +36,7 @@ class Answering:
     """A transport that answers always the same and remembers what was sent."""
 
     def __init__(self, status: int = 200, body: bytes = b"{}", error: TransportError | None = None) -> None:
-        self.status, self.body, self.error = status, body, error
+        self.status, self.pieces, self.error = status, [body], error
         self.headers: Headers = []
         self.sent: list[tuple[str, str, Headers]] = []
         self.connect_seconds = 0.0
@@ -53,7 +57,7 @@ class Answering:
         return None
 
     async def read_some(self) -> bytes:
-        return self.body
+        return self.pieces.pop(0) if self.pieces else b""
 
     def close(self) -> None:
         self.closed = True
@@ -103,6 +107,46 @@ async def test_a_bad_google_key_is_a_400_with_a_reason() -> None:
     bad = Answering(400, b'{"error":{"details":[{"reason":"API_KEY_INVALID"}]}}')
     assert (await made(GoogleProvider, bad).validate_key()).accepted is False
     assert (await made(GoogleProvider, Answering(400, b"{}")).validate_key()).accepted is None
+
+
+async def test_a_key_is_judged_by_the_whole_answer_however_it_arrives() -> None:
+    transport = Answering(400)
+    transport.pieces = [b'{"error":{"details":[{"reason":"API_', b'KEY_INVALID"}]}}']
+    assert (await made(GoogleProvider, transport).validate_key()).accepted is False
+
+
+async def test_an_answer_that_does_not_end_is_read_up_to_a_bound() -> None:
+    transport = Answering(403)
+    transport.pieces = [bytes(16 * 1024)] * 100
+    assert (await made(OpenAIProvider, transport).validate_key()).accepted is False
+    assert len(transport.pieces) == 96
+    assert transport.closed
+
+
+async def test_a_provider_that_never_answers_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Answering):
+        async def read_some(self) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+    monkeypatch.setattr(base, "KEY_CHECK_SECONDS", 0.01)
+    transport = Silent()
+    check = await made(OpenAIProvider, transport).validate_key()
+    assert (check.accepted, check.reason) == (None, "the provider could not be asked: no answer within 0.01 s")
+    assert transport.closed
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ("connection", FailureReason.CONNECTION),
+        ("timeout", FailureReason.TIMEOUT),
+        ("disconnected", FailureReason.DISCONNECTED),
+        ("garbled", FailureReason.GARBLED_ANSWER),
+    ],
+)
+def test_every_failure_of_the_transport_has_a_reason(failure: TransportFailure, reason: FailureReason) -> None:
+    assert failure_reason(TransportError(failure, "detail")) is reason
 
 
 async def test_a_provider_that_cannot_be_asked_says_nothing_about_the_key() -> None:
@@ -217,3 +261,28 @@ def test_another_package_adds_a_type_by_an_entry_point(monkeypatch: pytest.Monke
     monkeypatch.setattr(factory, "entry_points", found)
     assert LLMProviderFactory.types() == ["Acme"]
     assert LLMProviderFactory.provider_class("Acme") is AnthropicProvider
+
+
+def test_a_package_that_cannot_be_loaded_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("Acme", "llm_sidecar.providers.no_such_module:Acme", factory.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(factory, "entry_points", lambda **params: EntryPoints([point]).select(**params))
+    with pytest.raises(UnusableProviderType, match=r"'Acme' cannot be loaded \(ModuleNotFoundError: .*no_such_module"):
+        LLMProviderFactory.create("Acme", ProviderSettings("p"), Answering())
+
+
+def test_a_class_that_fails_to_start_is_told_without_its_words() -> None:
+    """It was given the key, and may quote it."""
+
+    @LLMProviderFactory.register
+    class Acme(OpenAIProvider):
+        type = "Acme"
+
+        def __init__(self, settings: ProviderSettings, transport: Transport) -> None:
+            super().__init__(settings, transport)
+            raise RuntimeError(f"bad key {settings.key and settings.key.reveal()}")
+
+    with pytest.raises(
+        UnusableProviderType, match=r"failed to start with RuntimeError at test_providers.py:\d+"
+    ) as raised:
+        LLMProviderFactory.create("Acme", ProviderSettings("p", key=SecretText(KEY)), Answering())
+    assert KEY not in str(raised.value)

@@ -351,3 +351,35 @@ async def test_closing_gives_up_after_its_time_and_counts_what_is_lost(tmp_path:
 
     assert quota.dropped_settlements == 1
     assert asyncio.all_tasks() == {asyncio.current_task()}
+    await quota.close(timeout_seconds=0)
+    assert quota.dropped_settlements == 1
+
+
+async def test_every_settlement_that_is_lost_is_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    away = RedisStore(f"unix://{tmp_path}/none.sock")
+    quota = Quota(away, team=TEAM, spec=team_spec(DAILY), on_dropped=told.append)
+    late = await reserve(quota, "late")
+    for request_id in ("a", "b"):
+        quota.settle(await reserve(quota, request_id), total_tokens=40, source="measured")
+
+    await quota.close(timeout_seconds=0.01)
+    assert told == [2]
+    quota.settle(late, total_tokens=40, source="measured")
+    assert told == [2, 1]
+    assert (quota.dropped_settlements, quota.pending_settlements) == (3, 0)
+    await away.close()
+
+
+async def test_a_close_that_was_cancelled_may_be_done_again(store: RedisStore) -> None:
+    quota = Quota(store, team=TEAM, spec=team_spec(DAILY))
+    quota.settle(await reserve(quota, "a"), total_tokens=40, source="measured")
+    closing = asyncio.ensure_future(quota.close(timeout_seconds=5))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+
+    await quota.close(timeout_seconds=5)
+
+    assert await counters(store) == {"daily|held": 0, "daily|used": 40}
+    assert quota.dropped_settlements == 0

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from llm_sidecar.quota.reservation import Quota
     from llm_sidecar.record import RequestRecord
     from llm_sidecar.runtime import Runtime
-    from llm_sidecar.storage import StoreUse
+
+
+class StoreUse:
+    """Kept by whatever may still ask a store: each configuration's `Serving`, and so each request that has one.
+
+    It carries nothing. That it is gone tells that nobody has the store any more, at no cost for a request.
+    """
+
+    __slots__ = ("__weakref__",)
 
 
 @dataclass(frozen=True, slots=True)

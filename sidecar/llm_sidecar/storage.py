@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
+from llm_sidecar.exchange import StoreUse
 from llm_sidecar.quota.reservation import Quota
 from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.redis_url import InvalidStoreURL
@@ -25,15 +26,6 @@ SETTLE_SECONDS: Final = 1.5
 RETIRE_SECONDS: Final = 600.0
 """How long requests that were reserved in a store which is no longer configured may take to end."""
 LOOK_SECONDS: Final = 1.0
-
-
-class StoreUse:
-    """Kept by whatever may still ask a store: each configuration's `Serving`, and so each request that has one.
-
-    It carries nothing. That it is gone tells that nobody has the store any more, at no cost for a request.
-    """
-
-    __slots__ = ("__weakref__",)
 
 
 @dataclass(slots=True, eq=False)

@@ -96,8 +96,8 @@ test-integration: $(STAMP)  ## Integration and SDK tests against real processes,
 	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk $(call coverage,$(INTEGRATION_COVERAGE_FLOOR))
 
 .PHONY: test-cluster
-test-cluster: $(STAMP)  ## Chart, images and CRDs on a real Kubernetes (kind, or as root on Linux a one-node cluster)
-	@$(PYTEST) tests/cluster tests/chart $(ARGS)
+test-cluster: $(STAMP)  ## Images, chart and the whole on a real Kubernetes (kind, or as root on Linux a one-node cluster)
+	@$(PYTEST) tests/cluster tests/chart tests/e2e $(ARGS)
 
 .PHONY: golden
 golden: $(STAMP)  ## Write the expected patches of tests/golden from what the webhook does now: review the difference

@@ -75,9 +75,18 @@ def watch_cluster(known: Known, stop: threading.Event) -> None:
 async def _operate(known: Known, stop: threading.Event) -> None:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    # The chart brings the CRDs first; to watch for later ones needs a permission that the webhook does not have.
+    settings.scanning.disabled = True
+    # Else kopf asks for the user's name, and a container's numeric user has none.
+    identity: Any = "llm-operator"
     try:
         await kopf.operator(
-            registry=_registry(known), settings=settings, clusterwide=True, standalone=True, stop_flag=stop
+            registry=_registry(known),
+            settings=settings,
+            identity=identity,
+            clusterwide=True,
+            standalone=True,
+            stop_flag=stop,
         )
     finally:
         # kopf waits for it in a thread, which would keep this loop from closing.

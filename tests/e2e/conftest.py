@@ -23,9 +23,10 @@ def release(cluster: Cluster, images: Images) -> Iterator[Release]:  # noqa: F81
         program_image = build_program_image(cluster)
     with installed(cluster, images, program_image) as release:
         cluster.apply(resources.upstreams(images.sidecar, program_image), namespace=release.namespace)
-        cluster.apply(resources.shared_providers(release.namespace), namespace=release.namespace)
         for name in ("simulator", "upstream"):
             cluster.wait_for(f"deployment/{name}", "condition=Available", namespace=release.namespace)
+        # Not before: a provider that does not answer is asked again after a while only.
+        cluster.apply(resources.shared_providers(release.namespace), namespace=release.namespace)
         yield release
 
 

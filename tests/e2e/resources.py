@@ -24,19 +24,19 @@ PROVIDER_KEYS: Final = {
 
 
 def upstreams(simulator_image: str, program_image: str) -> list[Object]:
-    """The simulator, and the provider that tells which key it was called with."""
+    """The simulator, the provider that tells which key it was called with, and the labelled Secrets of all keys."""
     return [
         programs(),
-        *_server("simulator", 9900, pods.container("server", image=simulator_image, args=_simulator_arguments())),
+        *(credentials(name, key) for name, key in PROVIDER_KEYS.items()),
+        *_server("simulator", 9900, _simulator(simulator_image)),
         *_server("upstream", 9901, program("server", image=program_image, arguments=["upstream.py"])),
     ]
 
 
 def shared_providers(namespace: str) -> list[Object]:
-    """A provider for each API, open to all namespaces, and their labelled Secrets."""
+    """A provider for each API, open to all namespaces."""
     simulator, upstream = (f"http://{name}.{namespace}.svc:{port}" for name, port in _PORTS)
     return [
-        *(credentials(name, key) for name, key in PROVIDER_KEYS.items()),
         provider("openai", "OpenAI", url=f"{simulator}/v1", models=[{"name": "gpt-5-mini", "aliases": ["small"]}]),
         provider(
             "anthropic",
@@ -136,10 +136,15 @@ def deployment(name: str, spec: Object, *, annotations: Mapping[str, str] | None
 _PORTS: Final = (("simulator", 9900), ("upstream", 9901))
 
 
-def _simulator_arguments() -> list[str]:
+def _simulator(image: str) -> Object:
+    """It takes no other key than the right one, and has them from the Secrets: no manifest shows one."""
     apis = {"openai": "openai", "anthropic": "anthropic", "google": "gemini"}
-    required = (f"--require-key={api}={PROVIDER_KEYS[name]}" for name, api in apis.items())
-    return ["simulate", "--host=0.0.0.0", *required]
+    required = [f"--require-key={api}=$({name.upper()}_KEY)" for name, api in apis.items()]
+    environment = [
+        {"name": f"{name.upper()}_KEY", "valueFrom": {"secretKeyRef": {"name": name, "key": "api-key"}}}
+        for name in apis
+    ]
+    return pods.container("server", image=image, args=["simulate", "--host=0.0.0.0", *required], env=environment)
 
 
 def _server(name: str, port: int, container: Object) -> list[Object]:

@@ -12,6 +12,7 @@ from llm_sidecar.contract.names import SIDECAR_CONTAINER, TEAM_LABEL, PodAnnotat
 from tests.cluster import pods
 from tests.e2e import resources
 from tests.e2e.applications import INJECT, Applications
+from tests.e2e.release import Release
 from tests.e2e.resources import PROVIDER_KEYS
 
 pytestmark = [pytest.mark.needs("cluster"), pytest.mark.needs("helm")]
@@ -24,6 +25,11 @@ LIST_TOKEN = "import os; print(os.listdir('/var/run/secrets/kubernetes.io/servic
 
 def test_helm_test_says_that_the_release_works(team: Team) -> None:
     assert "Succeeded" in team().release.test()
+
+
+def test_the_providers_keys_are_accepted_and_the_providers_ready(release: Release) -> None:
+    for name in PROVIDER_KEYS:
+        release.cluster.wait_for(f"llmprovider/{name}", "condition=Ready", namespace=release.namespace, seconds=30)
 
 
 def test_a_job_that_uses_all_three_sdks_gets_answers_and_completes(team: Team) -> None:

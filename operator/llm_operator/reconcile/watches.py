@@ -43,9 +43,16 @@ async def _operate(heard: Heard, stop: threading.Event) -> None:
     settings.scanning.disabled = True
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.watching.label_selectors["", "v1", POD.plural] = POD_SELECTOR
+    # Else kopf asks for the user's name, and a container's numeric user has none.
+    identity: Any = "llm-operator"
     try:
         await kopf.operator(
-            registry=_registry(heard), settings=settings, clusterwide=True, standalone=True, stop_flag=stop
+            registry=_registry(heard),
+            settings=settings,
+            identity=identity,
+            clusterwide=True,
+            standalone=True,
+            stop_flag=stop,
         )
     finally:
         # kopf waits for it in a thread, which would keep this loop from closing.

@@ -11,6 +11,8 @@ from google import genai
 QUESTION = "hello from an application"
 
 if __name__ == "__main__":
+    # Kept in a variable: this client closes itself as soon as nobody holds it.
+    google = genai.Client()
     answers = {
         "openai": openai.OpenAI(max_retries=0)
         .chat.completions.create(model="small", messages=[{"role": "user", "content": QUESTION}])
@@ -20,6 +22,6 @@ if __name__ == "__main__":
         .messages.create(model="claude-small", max_tokens=50, messages=[{"role": "user", "content": QUESTION}])
         .content[0]
         .to_dict()["text"],
-        "google": genai.Client().models.generate_content(model="gemini-small", contents=QUESTION).text,
+        "google": google.models.generate_content(model="gemini-small", contents=QUESTION).text,
     }
     print(json.dumps(answers), flush=True)

@@ -93,7 +93,7 @@ test-unit: $(STAMP)  ## Unit and contract tests of both halves, with their cover
 
 .PHONY: test-integration
 test-integration: $(STAMP)  ## Integration and SDK tests against real processes, with their coverage floor
-	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk $(call coverage,$(INTEGRATION_COVERAGE_FLOOR))
+	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk $(call coverage,$(INTEGRATION_COVERAGE_FLOOR),--cov-config=tests/integration/coverage.toml)
 
 .PHONY: test-cluster
 test-cluster: $(STAMP)  ## Images, chart and the whole on a real Kubernetes (kind, or as root on Linux a one-node cluster)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +13,10 @@ from llm_sidecar import __version__
 
 COMMANDS: Final = ("run", "serve", "check", "simulate")
 """Each is a module of `llm_sidecar.commands`."""
+
+
+PROXIES: Final = ("run", "serve")
+"""The commands that are a proxy's whole process."""
 
 
 def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
@@ -26,11 +31,19 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     return parser
 
 
+def _start_lean() -> None:
+    """What a process that will only ever be a proxy can leave out, before anything is imported."""
+    gc.disable()  # importing makes hardly any garbage, and looking for it takes a fifth of the time; `app` enables it
+    import_module("llm_sidecar.plain_aiohttp")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     # Only what will run is imported: the simulator, say, must cost no memory in a pod.
     chosen = words[:1] if words and words[0] in COMMANDS else COMMANDS
+    if chosen[0] in PROXIES and len(chosen) == 1:
+        _start_lean()
     parsed = build_parser(chosen).parse_args(words)
     status: int = parsed.run(parsed)
     return status

@@ -208,6 +208,7 @@ class Sidecar:
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
+        gc.enable()
         self.health.ready = True
         return Listening(LOOPBACK, proxy_port, bound_admin_port)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -34,6 +35,8 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 def _start_lean() -> None:
     """What a process that will only ever be a proxy can leave out, before anything is imported."""
     gc.disable()  # importing makes hardly any garbage, and looking for it takes a fifth of the time; `app` enables it
+    # Looking for plugins would read the metadata of everything that is installed; there are none for us.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     import_module("llm_sidecar.plain_aiohttp")
 
 

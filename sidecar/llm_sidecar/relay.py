@@ -45,14 +45,29 @@ class Interrupted(Exception):
     """A stream that had begun will not be completed. The message is for the application."""
 
 
+class _HeadWithBody(web.StreamResponse):
+    """Its head goes out together with the first bytes of its body: one write to the socket less."""
+
+    _send_headers_immediately = False
+
+
 class ClientWriter:
     """Writes to the application until it is gone, and then nowhere."""
 
     __slots__ = ("_record", "_reply", "_request", "gone", "stalled")
 
-    def __init__(self, request: web.BaseRequest, status: int, headers: Headers, record: RequestRecord) -> None:
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        status: int,
+        headers: Headers,
+        record: RequestRecord,
+        *,
+        head_waits_for_body: bool = False,
+    ) -> None:
         self._request = request
-        self._reply = web.StreamResponse(status=status, headers=answer_headers(to_application(headers), record))
+        kind = _HeadWithBody if head_waits_for_body else web.StreamResponse
+        self._reply = kind(status=status, headers=answer_headers(to_application(headers), record))
         self._record = record
         self.gone = False
         self.stalled = False
@@ -116,12 +131,15 @@ class StreamRelay:
     async def run(self, request: web.BaseRequest, record: RequestRecord) -> web.StreamResponse:
         """Relay; end with this API's error event where the provider did not complete the stream."""
         opened = self._opened
-        writer = ClientWriter(request, opened.status, opened.headers, record)
-        tail, seconds = b"", self._timeouts.idle
+        writer = ClientWriter(request, opened.status, opened.headers, record, head_waits_for_body=True)
+        last, seconds = b"", self._timeouts.idle
         try:
-            await self._begin(writer)
-            if not opened.exhausted:
-                await self._relay(writer)
+            if opened.exhausted:
+                await self._begin(writer, b"")
+                last = opened.beginning
+            else:
+                await self._begin(writer, opened.beginning)
+                last = await self._relay(writer)
             self._check_complete()
         except Interrupted as error:
             observer = opened.observer
@@ -129,19 +147,21 @@ class StreamRelay:
                 record.interrupted = True
                 observer.finish()
                 if observer.error is None:  # the provider's own error event has told it already
-                    tail, seconds = observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error)), TAIL_SECONDS
-        return await writer.end(tail, seconds=seconds)
+                    last += observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error))
+                    seconds = TAIL_SECONDS
+        return await writer.end(last, seconds=seconds)
 
-    async def _begin(self, writer: ClientWriter) -> None:
+    async def _begin(self, writer: ClientWriter, first: bytes) -> None:
         try:
             async with asyncio.timeout(self._timeouts.idle):
-                await writer.begin(self._opened.beginning)
+                await writer.begin(first)
         except TimeoutError as error:
             raise Interrupted("the application stopped reading") from error
 
-    async def _relay(self, writer: ClientWriter) -> None:
+    async def _relay(self, writer: ClientWriter) -> bytes:
+        """Relay; returns what is still to write, which goes out together with the body's end."""
         try:
-            await self._relay_until_end(writer)
+            return await self._relay_until_end(writer)
         except TransportError as error:
             raise Interrupted("the provider's connection broke in the middle of the stream") from error
         except FrameTooLarge as error:
@@ -154,7 +174,7 @@ class StreamRelay:
                 "timeouts.streamSeconds, or the application stopped reading"
             ) from error
 
-    async def _relay_until_end(self, writer: ClientWriter) -> None:
+    async def _relay_until_end(self, writer: ClientWriter) -> bytes:
         observer, response = self._opened.observer, self._opened.response
         clock = asyncio.get_running_loop().time
         idle_seconds = self._timeouts.idle
@@ -165,6 +185,8 @@ class StreamRelay:
         async with asyncio.timeout_at(min(armed + idle_seconds, last_moment)) as timer:
             while piece := await response.read_some():
                 ready = observer.feed(piece)
+                if response.exhausted:
+                    return ready + observer.finish()
                 if ready:
                     await writer.write(ready)
                 now = clock()
@@ -175,9 +197,7 @@ class StreamRelay:
                 if withheld_bytes - counted_bytes > HELD_STEP_BYTES:
                     self._held.take(withheld_bytes - counted_bytes)
                     counted_bytes = withheld_bytes
-            if rest := observer.finish():
-                timer.reschedule(clock() + idle_seconds)
-                await writer.write(rest)
+        return observer.finish()
 
     def _check_complete(self) -> None:
         observer = self._opened.observer
@@ -202,7 +222,7 @@ async def relay_pieces(
     `idle_seconds` bounds a piece's way from the provider to the application, `total_seconds` all of them together.
     A provider that breaks off cuts the application's connection too: that is how HTTP tells an incomplete body.
     """
-    writer = ClientWriter(request, status, headers, record)
+    writer = ClientWriter(request, status, headers, record, head_waits_for_body=bool(first))
     tail = first[-tail_bytes:] if tail_bytes else b""
     clock = asyncio.get_running_loop().time
     armed = clock()

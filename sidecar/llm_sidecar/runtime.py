@@ -80,7 +80,7 @@ class Transports:
     def __init__(self) -> None:
         self._pools: dict[Egress, PooledTransport] = {}
 
-    def get(self, egress: Egress) -> Transport:
+    def get(self, egress: Egress) -> PooledTransport:
         """The pool for an egress. Raises `InvalidEgress`."""
         pool = self._pools.get(egress)
         if pool is None:
@@ -106,7 +106,11 @@ def compile_runtime(document: ConfigDocument, config_hash: str, transports: Tran
     for entry in document.providers:
         try:
             egress = _egress(entry)
-            providers.append(_provider(entry, transports.get(egress)))
+            transport = transports.get(egress)
+            configured = _provider(entry, transport)
+            if configured.provider.base_url.startswith("https:"):
+                transport.trust()  # takes a while: at the start, not in the first request
+            providers.append(configured)
             egresses.add(egress)
         except InvalidEgress as error:
             problems.append(f"LLMProvider {entry.namespace}/{entry.name}: spec.{error}")

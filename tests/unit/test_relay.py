@@ -43,6 +43,8 @@ class Paced:
         del name
         return None
 
+    exhausted = False
+
     async def read_some(self) -> bytes:
         pause_seconds, piece = next(self._pieces, (0.0, b""))
         await asyncio.sleep(pause_seconds)
@@ -69,8 +71,8 @@ async def relay(pieces: list[tuple[float, bytes]], timeouts: Timeouts) -> bytes:
     observer = wire.observe_stream(parsed, hide_usage=False, max_frame_bytes=1000)
     opened = OpenStream(200, [], b"", Paced(pieces), observer, exhausted=False)
     sink: Any = Sink()
-    await StreamRelay(opened, timeouts, BufferBudget().hold())._relay(sink)
-    return bytes(sink.written)
+    last = await StreamRelay(opened, timeouts, BufferBudget().hold())._relay(sink)
+    return bytes(sink.written) + last
 
 
 @pytest.mark.looptime

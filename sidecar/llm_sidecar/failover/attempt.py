@@ -206,19 +206,19 @@ async def _until_first_content(
     beginning = b""
     received_bytes = 0
     exhausted = False
-    while not observer.committed and received_bytes < MAX_UNCOMMITTED_BYTES:
+    while not (observer.committed or exhausted) and received_bytes < MAX_UNCOMMITTED_BYTES:
         piece = await response.read_some()
         received_bytes += len(piece)
         held.take(len(piece))
+        exhausted = not piece or response.exhausted
         try:
-            beginning += observer.feed(piece) if piece else observer.finish()
+            beginning += observer.feed(piece)
         except FrameTooLarge as error:
             raise AttemptFailed(FailureReason.GARBLED_ANSWER, "a frame of its stream is too large") from error
+        if exhausted:
+            beginning += observer.finish()
         if observer.error is not None:
             return _error_instead(response, observer.error, provider, wire)
-        if not piece:
-            exhausted = True
-            break
     if not observer.committed and received_bytes < MAX_UNCOMMITTED_BYTES:
         raise AttemptFailed(FailureReason.INTERRUPTED, "its stream ended before any content")
     return OpenStream(response.status, list(response.headers), beginning, response, observer, exhausted)

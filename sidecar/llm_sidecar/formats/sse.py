@@ -17,6 +17,7 @@ from llm_sidecar.formats.fields import load_mapping
 _BOUNDARIES: Final = (b"\n\n", b"\n\r\n", b"\r\r")
 _OVERLAP_BYTES: Final = 2
 _BOUNDARY: Final = re.compile(rb"\n\r?\n|\r\r")
+_DATA: Final = b"data: "
 _LINE: Final = re.compile(rb"(?:^|[\r\n])(event|data)(?::[ ]?([^\r\n]*+)|(?=[\r\n]|$))")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 DONE: Final = b"[DONE]"
@@ -67,6 +68,9 @@ class FrameSplitter:
 
 def read_frame(frame: bytes) -> tuple[bytes, bytes]:
     """The event name (empty if none is told) and the data of one frame."""
+    # Nearly all are one such line: cutting it out costs a fifth of looking for lines.
+    if frame.startswith(_DATA) and frame.find(b"\n") == len(frame) - 2 and b"\r" not in frame:
+        return b"", frame[len(_DATA) : -2]
     event = b""
     data: list[bytes] = []
     for name, value in _LINE.findall(frame.removeprefix(_BYTE_ORDER_MARK)):
@@ -75,6 +79,16 @@ def read_frame(frame: bytes) -> tuple[bytes, bytes]:
         else:
             event = value
     return event, b"\n".join(data)
+
+
+def _first_boundary(block: bytes, start: int) -> int:
+    """The end of the first frame behind `start`; that of the block if no boundary follows."""
+    # A search for all kinds of boundary at once costs five times as much as one for the usual kind.
+    end = block.find(b"\n\n", start)
+    if end >= 0 and block.find(b"\r", start, end) < 0:
+        return end + 2
+    boundary = _BOUNDARY.search(block, start)
+    return boundary.end() if boundary else len(block)
 
 
 def _last_boundary(buffer: bytes | bytearray, start: int, end: int | None = None) -> int:
@@ -116,17 +130,13 @@ class EventStreamObserver:
         if not block:
             return block
         self._last_block = block
-        for content in self._content.findall(block):
-            self.content_bytes += len(content)
-        if self.committed and not self._may_matter(block):
-            return block
-        return self._look_at(block)
-
-    def _may_matter(self, block: bytes) -> bool:
-        for word in self._words:  # noqa: SIM110 - a generator here costs as much as the search, at every read
+        self.content_bytes += sum(map(len, self._content.findall(block)))
+        if not self.committed:
+            return self._look_at(block)
+        for word in self._words:
             if word in block:
-                return True
-        return False
+                return self._look_at(block)
+        return block
 
     def finish(self) -> bytes:
         """The provider closed the stream: relay a last frame that is whole but for its empty line, and no more."""
@@ -156,8 +166,7 @@ class EventStreamObserver:
             start = self._next_that_matters(block, position)
             if start < 0:
                 break
-            boundary = _BOUNDARY.search(block, start)
-            position = boundary.end() if boundary else len(block)
+            position = _first_boundary(block, start)
             event, data = read_frame(block[start:position])
             if data and not self._on_frame(event, data):
                 kept.append(block[kept_until:start])

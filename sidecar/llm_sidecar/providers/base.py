@@ -105,6 +105,11 @@ class ProviderResponse(Protocol):
         """One header's value; `name` in lower case."""
         ...
 
+    @property
+    def exhausted(self) -> bool:
+        """True once it is known that `read_some` has nothing more to give. May stay False until it says so itself."""
+        ...
+
     async def read_some(self) -> bytes:
         """What has arrived, at least one byte; empty at the end. Raises `TransportError`."""
         ...

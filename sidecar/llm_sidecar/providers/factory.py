@@ -1,16 +1,18 @@
-"""From an LLMProvider's `type` to the class that speaks for it: registered in code, or by an entry point.
+"""From an LLMProvider's `type` to the class that speaks for it: registered, built in, or found by an entry point.
 
 A package outside this one adds a type by the entry point group `llm_sidecar.providers`; its name is the `type`.
 """
 
 from __future__ import annotations
 
+import pkgutil
 import traceback
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar
 
 from llm_sidecar.providers.base import Provider, ProviderSettings, Transport
+from llm_sidecar.providers.built_in import BUILT_IN
 
 ENTRY_POINT_GROUP = "llm_sidecar.providers"
 
@@ -24,7 +26,7 @@ class UnusableProviderType(UnknownProviderType):
 
 
 class LLMProviderFactory:
-    """Makes providers. Entry points are looked up at the first question, and each is imported when first needed."""
+    """Makes providers. A class is looked up, and imported, when it is first needed."""
 
     _registered: ClassVar[dict[str, type[Provider]]] = {}
 
@@ -37,11 +39,13 @@ class LLMProviderFactory:
     @classmethod
     def types(cls) -> list[str]:
         """All types that `create` understands, sorted."""
-        return sorted({*cls._registered, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+        return sorted({*cls._registered, *BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
     @classmethod
     def provider_class(cls, provider_type: str) -> type[Provider]:
         """The class for a type. Raises `UnknownProviderType`, `UnusableProviderType`."""
+        if provider_type not in cls._registered and provider_type in BUILT_IN:
+            cls._registered[provider_type] = pkgutil.resolve_name(BUILT_IN[provider_type])
         if provider_type not in cls._registered:
             points = entry_points(group=ENTRY_POINT_GROUP, name=provider_type)
             if not points:

@@ -114,6 +114,11 @@ class Answer:
             self._parser = None
 
     @property
+    def exhausted(self) -> bool:
+        """True once all of it was read; what a decoder still holds is not known."""
+        return self.complete and not self._pieces and self._decoder is None
+
+    @property
     def failed(self) -> bool:
         """True once it cannot be completed any more."""
         return self._error is not None

@@ -14,7 +14,7 @@ from llm_sidecar.upstream import failures
 from llm_sidecar.upstream.connection import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llm_sidecar.upstream.request import Origin
 
@@ -30,10 +30,10 @@ KEEPALIVE_PROBE_SECONDS: Final = 60
 class Dialer:
     """Makes connections to one origin."""
 
-    def __init__(self, origin: Origin, *, proxy: Origin | None, context: ssl.SSLContext) -> None:
+    def __init__(self, origin: Origin, *, proxy: Origin | None, tls: Callable[[], ssl.SSLContext]) -> None:
         self._origin = origin
         self._proxy = proxy
-        self._context = context
+        self._tls = tls
         self._addresses: Sequence[Address] = ()
         self._addresses_until = 0.0
 
@@ -74,7 +74,7 @@ class Dialer:
         if answer.is_spoiled:
             raise TransportError("connection", failures.PROXY)
         try:
-            await connection.start_tls(self._context, self._origin.host)
+            await connection.start_tls(self._tls(), self._origin.host)
         except OSError as error:
             raise _failure(error) from error
 
@@ -94,7 +94,7 @@ class Dialer:
             await loop.create_connection(
                 lambda: connection,
                 sock=opened,
-                ssl=self._context if is_tls else None,
+                ssl=self._tls() if is_tls else None,
                 server_hostname=origin.host if is_tls else None,
             )
         except BaseException as error:

@@ -24,6 +24,11 @@ class Egress:
     """PEM of the client certificate (chain)."""
     private_key: SecretText | None = None
 
+    @property
+    def has_tls_settings(self) -> bool:
+        """True where TLS needs more than the system's authorities."""
+        return self.ca_bundle is not None or self.certificate is not None
+
 
 class InvalidEgress(ValueError):
     """A CA bundle, client certificate or private key that TLS cannot use."""

@@ -16,6 +16,8 @@ from llm_sidecar.upstream.egress import Egress, tls_context
 from llm_sidecar.upstream.request import HeadWriter, Origin, Target, declared_length, origin_of, target
 
 if TYPE_CHECKING:
+    import ssl
+
     from llm_sidecar.providers.base import ProviderResponse
     from llm_sidecar.upstream.answer import Answer
 
@@ -184,13 +186,21 @@ class PooledTransport:
         self, egress: Egress, *, limit: int = CONNECTIONS_PER_PROVIDER, keep_seconds: float = KEEP_ALIVE_SECONDS
     ) -> None:
         self._proxy = origin_of(egress.proxy_url) if egress.proxy_url else None
-        self._context = tls_context(egress)
+        # With nothing to check, not before it is needed: the system's authorities take 50 ms and 1.5 MiB.
+        self._context = tls_context(egress) if egress.has_tls_settings else None
+        self._egress = egress
         self._limit = limit
         self._keep_seconds = keep_seconds
         self._heads = HeadWriter()
         self._targets: dict[tuple[str, str], tuple[Target, Pool]] = {}
         self._pools: dict[Origin, Pool] = {}
         self._is_retired = False
+
+    def trust(self) -> ssl.SSLContext:
+        """What TLS connections of this egress are checked by, loaded when first asked for."""
+        if self._context is None:
+            self._context = tls_context(self._egress)
+        return self._context
 
     async def send(
         self, method: str, url: str, headers: Headers, body: bytes | AsyncIterable[bytes] | None, connect_seconds: float
@@ -270,7 +280,7 @@ class PooledTransport:
         to = target(method, url, through_proxy=self._proxy is not None)
         pool = self._pools.get(to.origin)
         if pool is None:
-            dialer = Dialer(to.origin, proxy=self._proxy, context=self._context)
+            dialer = Dialer(to.origin, proxy=self._proxy, tls=self.trust)
             pool = self._pools[to.origin] = Pool(dialer, limit=self._limit, keep_seconds=self._keep_seconds)
             if self._is_retired:
                 pool.stop_keeping()

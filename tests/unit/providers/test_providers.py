@@ -56,6 +56,8 @@ class Answering:
         del name
         return None
 
+    exhausted = False
+
     async def read_some(self) -> bytes:
         return self.pieces.pop(0) if self.pieces else b""
 
@@ -224,7 +226,11 @@ def _registrations_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", [OpenAIProvider, AnthropicProvider, GoogleProvider])
-def test_the_built_in_types_come_by_entry_points(kind: type[Provider]) -> None:
+def test_the_built_in_types_need_no_search_for_entry_points(
+    kind: type[Provider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the metadata of everything that is installed: much, at the start of every pod."""
+    monkeypatch.delattr(factory, "entry_points")
     provider = LLMProviderFactory.create(kind.type, ProviderSettings("p"), Answering())
     assert type(provider) is kind
     assert provider.apis == kind.default_apis
@@ -244,7 +250,7 @@ def test_a_class_registers_itself() -> None:
     assert type(LLMProviderFactory.create("Acme", ProviderSettings("p"), Answering())) is Acme
 
 
-def test_the_last_registration_counts_also_over_an_entry_point() -> None:
+def test_the_last_registration_counts_also_over_a_built_in_type() -> None:
     class Other(OpenAIProvider):
         pass
 
@@ -259,7 +265,7 @@ def test_another_package_adds_a_type_by_an_entry_point(monkeypatch: pytest.Monke
         return EntryPoints([point]).select(**params)
 
     monkeypatch.setattr(factory, "entry_points", found)
-    assert LLMProviderFactory.types() == ["Acme"]
+    assert LLMProviderFactory.types() == ["Acme", "Anthropic", "Google", "OpenAI"]
     assert LLMProviderFactory.provider_class("Acme") is AnthropicProvider
 
 

@@ -154,6 +154,9 @@ class Conversation:
     """An opaque id of the end user."""
     metadata: Document | None = None
     extra: Document = NOTHING
+    harmless: frozenset[str] = frozenset()
+    """Names, as `foreign.py` makes them, of what may be in any `extra` and can be left out without changing the answer.
+    Its own language knows them, so its decoder gives them along."""
 
     def tool_name(self, call_id: str) -> str | None:
         """The name of the tool that was called under this id."""

@@ -24,6 +24,8 @@ class EncodedRequest:
     document: Mapping[str, Any]
     query: str = ""
     """Without the `?`."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """What this language needs beside the provider's key: its version, say, or a beta that a field belongs to."""
 
 
 class StreamDecoder(Protocol):

@@ -9,7 +9,9 @@ from llm_sidecar.cache.policy import CachePolicy
 from llm_sidecar.contract.config import ConfigRefused
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.contract.provider_resource import StreamUsage
+from llm_sidecar.contract.team_quota_resource import Routing
 from llm_sidecar.errors import ModelNotAllowed, UnknownModel
+from llm_sidecar.failover.prices import Size
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
 from llm_sidecar.providers.base import Authentication, ProviderSettings, SecretText, Timeouts
 from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderType
@@ -64,7 +66,14 @@ class Runtime:
             raise ModelNotAllowed(
                 f"team {self.team} may not use the model {model[:100]!r}: see spec.models of its TeamQuota"
             )
-        candidates = self.routes.candidates(api, model) if model.isprintable() and model.isascii() else ()
+        candidates: tuple[Candidate, ...] = ()
+        if model.isprintable() and model.isascii():
+            candidates = self.routes.candidates(
+                api,
+                model,
+                request_type=request.call.type,
+                request=Size(request.input_tokens_estimate, request.max_output_tokens),
+            )
         if not candidates:
             elsewhere = self.routes.serves_elsewhere(model)
             hint = f"; it is served in {', '.join(elsewhere)}" if elsewhere else ""
@@ -126,7 +135,7 @@ def compile_runtime(document: ConfigDocument, config_hash: str, transports: Tran
     return Runtime(
         config_hash=config_hash,
         team=team.label if team else NO_TEAM,
-        routes=Routes(providers),
+        routes=Routes(providers, cheapest_first=team is not None and team.spec.routing is Routing.CHEAPEST),
         access=_access(team),
         cache=_cache(team),
         egresses=frozenset(egresses),
@@ -166,6 +175,8 @@ def _provider(entry: ProviderEntry, transport: Transport) -> ConfiguredProvider:
             RequestType.EMBEDDINGS: ttl.embeddings,
             RequestType.TOKEN_COUNT: ttl.token_count,
         },
+        retry=spec.retry,
+        circuit_breaker=spec.circuit_breaker,
     )
 
 

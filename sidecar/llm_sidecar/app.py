@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from llm_sidecar.admin import admin_handler
+from llm_sidecar.asking import Providers
 from llm_sidecar.audit import AuditLog
 from llm_sidecar.budget import BufferBudget
 from llm_sidecar.cache.answers import AnswerCache
@@ -159,6 +160,7 @@ class Sidecar:
         self.metrics = Metrics()
         self.health = Health(self.metrics)
         self._storage = Storage(self.health)
+        self._providers = Providers(on_circuit=self.metrics.circuit_changed)
         self._audit = AuditLog(audit_descriptor, on_change=self.health.audit_changed)
 
     # --- configuration
@@ -176,10 +178,17 @@ class Sidecar:
         )
         if self._pipeline is None:
             self._pipeline = Pipeline(
-                serving, guard=self._guard, budget=BufferBudget(), metrics=self.metrics, audit=self._audit
+                serving,
+                guard=self._guard,
+                budget=BufferBudget(),
+                metrics=self.metrics,
+                audit=self._audit,
+                providers=self._providers,
             )
         self._pipeline.serving = serving
         self._storage.switch_to(backing)
+        for provider, model in self._providers.keep(runtime.routes.providers):
+            self.metrics.circuit_forgotten(provider, model)
         for pool in self._transports.keep_only(runtime.egresses):
             self._in_background(pool.retire())
         self.health.config_loaded(digest)

@@ -9,6 +9,7 @@
     │   ├── EndpointNotAllowed        403 endpoint_not_allowed
     │   ├── ModelNotAllowed           403 model_not_allowed
     │   ├── UnknownModel              404 model_not_found
+    │   ├── UnknownRequest            404 request_not_found
     │   ├── MethodNotAllowed          405 method_not_allowed
     │   ├── BodyTooSlow               408 body_timeout
     │   ├── BodyTooLarge              413 body_too_large
@@ -105,6 +106,13 @@ class UnknownModel(RequestRefused):
 
     status = 404
     code = "model_not_found"
+
+
+class UnknownRequest(RequestRefused):
+    """`explain` was asked for a request that is not remembered."""
+
+    status = 404
+    code = "request_not_found"
 
 
 class MethodNotAllowed(RequestRefused):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from llm_sidecar.errors import Overloaded
-from llm_sidecar.formats.base import FrameTooLarge
+from llm_sidecar.formats.base import FrameTooLarge, FrameUnreadable
 from llm_sidecar.headers import to_application
 from llm_sidecar.providers.base import TransportError
 from llm_sidecar.replies import answer_headers
@@ -164,6 +164,8 @@ class StreamRelay:
             return await self._relay_until_end(writer)
         except TransportError as error:
             raise Interrupted("the provider's connection broke in the middle of the stream") from error
+        except FrameUnreadable as error:
+            raise Interrupted("the provider sent a frame in the middle of the stream that cannot be read") from error
         except FrameTooLarge as error:
             raise Interrupted("the provider sent a single frame that is too large to relay") from error
         except Overloaded as error:
@@ -184,7 +186,11 @@ class StreamRelay:
         withheld_bytes = counted_bytes = 0
         async with asyncio.timeout_at(min(armed + idle_seconds, last_moment)) as timer:
             while piece := await response.read_some():
-                ready = observer.feed(piece)
+                try:
+                    ready = observer.feed(piece)
+                except FrameUnreadable as error:
+                    await writer.write(error.readable)
+                    raise
                 if response.exhausted:
                     return ready + observer.finish()
                 if ready:

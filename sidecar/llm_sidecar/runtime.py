@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.cache.policy import CachePolicy
 from llm_sidecar.contract.config import ConfigRefused
@@ -11,6 +11,8 @@ from llm_sidecar.contract.names import RequestType
 from llm_sidecar.contract.provider_resource import StreamUsage
 from llm_sidecar.contract.team_quota_resource import Routing
 from llm_sidecar.errors import ModelNotAllowed, UnknownModel
+from llm_sidecar.failover.backoff import RetryPolicy
+from llm_sidecar.failover.circuit import CircuitSettings
 from llm_sidecar.failover.prices import Size
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
 from llm_sidecar.providers.base import Authentication, ProviderSettings, SecretText, Timeouts
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from llm_sidecar.formats.base import ParsedRequest
     from llm_sidecar.providers.base import Transport
 
+SLOW_START_SECONDS: Final = 10.0
+"""How long a recovered provider's traffic takes to be whole again, unless its circuit was to stay open for less."""
 NO_TEAM = "none"
 """Label and store key of requests without a TeamQuota: never a valid `NAMESPACE/NAME`."""
 
@@ -175,8 +179,17 @@ def _provider(entry: ProviderEntry, transport: Transport) -> ConfiguredProvider:
             RequestType.EMBEDDINGS: ttl.embeddings,
             RequestType.TOKEN_COUNT: ttl.token_count,
         },
-        retry=spec.retry,
-        circuit_breaker=spec.circuit_breaker,
+        retry=RetryPolicy(
+            max_attempts=spec.retry.max_attempts,
+            initial_backoff_seconds=spec.retry.initial_backoff_milliseconds / 1000,
+            max_backoff_seconds=spec.retry.max_backoff_seconds,
+            on_timeout=spec.retry.on_timeout,
+        ),
+        circuit=CircuitSettings(
+            failure_threshold=spec.circuit_breaker.failure_threshold,
+            open_seconds=spec.circuit_breaker.open_seconds,
+            slow_start_seconds=min(SLOW_START_SECONDS, spec.circuit_breaker.open_seconds),
+        ),
     )
 
 

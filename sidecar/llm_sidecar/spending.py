@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import QuotaStoreUnavailable, TeamQuotaExceeded
-from llm_sidecar.providers.base import FailureReason
+from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.quota import refusal as quota_refusal
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class Spending:
 def _may_have_cost(attempt: Attempt) -> bool:
     """A provider that answered with an error, or was never reached, charges nothing. Of any other nobody knows."""
     return attempt.status is None and attempt.outcome not in {
-        FailureReason.CONNECTION,
-        FailureReason.AUTHENTICATION,
-        FailureReason.REDIRECTED,
+        FailureKind.CONNECTION,
+        FailureKind.AUTHENTICATION,
+        FailureKind.REDIRECTED,
     }
 
 

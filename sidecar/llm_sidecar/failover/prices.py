@@ -61,6 +61,11 @@ def prices(pricing: Pricing) -> Prices:
     )
 
 
+def cost_nano_usd(model: Model, usage: Usage | None) -> int | None:
+    """What an answer cost; None where the model has no price, or nothing was told."""
+    return None if model.pricing is None or usage is None else prices(model.pricing).cost_nano_usd(usage)
+
+
 def cost_at_most(model: Model, size: Size) -> float:
     """What a request may cost with this model, in femto-dollars, to compare; infinite without a price."""
     if model.pricing is None:

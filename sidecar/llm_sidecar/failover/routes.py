@@ -13,7 +13,9 @@ from itertools import groupby, pairwise
 from typing import Final, Protocol
 
 from llm_sidecar.contract.names import API, RequestType
-from llm_sidecar.contract.provider_resource import CircuitBreaker, Model, Retry
+from llm_sidecar.contract.provider_resource import Model
+from llm_sidecar.failover.backoff import RetryPolicy
+from llm_sidecar.failover.circuit import CircuitSettings
 from llm_sidecar.failover.prices import Size, cost_at_most
 from llm_sidecar.providers.base import Provider
 
@@ -29,8 +31,8 @@ class ConfiguredProvider:
     passthrough_paths: Sequence[str]
     asks_for_stream_usage: bool
     cache_ttl_seconds: Mapping[RequestType, int]
-    retry: Retry = field(default_factory=Retry)
-    circuit_breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    circuit: CircuitSettings = field(default_factory=CircuitSettings)
 
     @property
     def name(self) -> str:
@@ -196,6 +198,11 @@ class Routes:
         Efraimidis and Spirakis: the largest u^(1/w) is first with probability w / Σw.
         """
         return sorted(equals, key=lambda one: self._draw() ** (1.0 / one.configured.weight), reverse=True)
+
+    @property
+    def providers(self) -> Sequence[ConfiguredProvider]:
+        """All of them, by priority."""
+        return self._providers
 
     def model_names(self, apis: Iterable[API]) -> list[str]:
         """Names and aliases that an application may ask for in any of these APIs; patterns name no model."""

@@ -201,3 +201,8 @@ class FrameTooLarge(Exception):
 
 class FrameUnreadable(Exception):
     """A stream frame is not what its language says. The message quotes nothing of it."""
+
+    def __init__(self, message: str, *, readable: bytes = b"") -> None:
+        super().__init__(message)
+        self.readable = readable
+        """What came with it, and before it, and may still be relayed."""

@@ -93,7 +93,7 @@ class OpenAIResponses:
 
     def stream_error(self, request: ParsedRequest, status: int, code: str, message: str) -> bytes:
         """An `error` event at which the SDK raises; see `error_tail` for its sequence number."""
-        return _error_event(status, code, message, sequence_number=0)
+        return error_event(status, code, message, sequence_number=0)
 
 
 class _ResponsesObserver(EventStreamObserver):
@@ -129,10 +129,11 @@ class _ResponsesObserver(EventStreamObserver):
 
     def _error_event(self, status: int, code: str, message: str) -> bytes:
         numbers = _SEQUENCE_NUMBER.findall(self._last_block)
-        return _error_event(status, code, message, sequence_number=int(numbers[-1]) + 1 if numbers else 0)
+        return error_event(status, code, message, sequence_number=int(numbers[-1]) + 1 if numbers else 0)
 
 
-def _error_event(status: int, code: str, message: str, *, sequence_number: int) -> bytes:
+def error_event(status: int, code: str, message: str, *, sequence_number: int) -> bytes:
+    """The event at which the SDK raises."""
     # OpenAI's own error event is flat, and the SDK yields that one instead of raising. With a nested `error` it raises;
     # the flat fields beside it serve those who read events by hand.
     document = {

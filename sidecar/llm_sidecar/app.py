@@ -174,6 +174,7 @@ class Sidecar:
             runtime,
             quota=backing.quota(document) if backing else None,
             cache=AnswerCache(backing.store, runtime.team) if backing else None,
+            rates=backing.rates if backing else None,
             store_use=backing.use if backing else None,
         )
         if self._pipeline is None:

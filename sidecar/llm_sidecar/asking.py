@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.errors import MalformedBody, NoProviderAvailable
@@ -30,6 +30,7 @@ from llm_sidecar.formats.base import MalformedRequest, ParsedRequest
 from llm_sidecar.formats.json_body import apply_splices
 from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.providers.base import ProviderRequest
+from llm_sidecar.quota.provider_rate import GrantedRate, NoRoom, Take
 from llm_sidecar.record import Attempt, RequestRecord, Skipped
 from llm_sidecar.translated_call import Translations
 from llm_sidecar.translation.losses import Undecodable, Untranslatable
@@ -48,6 +49,10 @@ _LASTING: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED,
 """A key, an address or an account that is wrong now is still wrong in a second."""
 _HINT_HEADERS: Final = frozenset({"retry-after", "retry-after-ms"})
 RETRY_AFTER_MILLISECONDS: Final = 1000
+NO_ROOM: Final = "rate_limits_used_up"
+"""Why a candidate was skipped: see `quota/provider_rate.py`."""
+USUAL_OUTPUT_TOKENS: Final = 1024
+"""Of what a provider grants, no more output than this is taken ahead: most answers are shorter than their cap."""
 
 
 class Providers:
@@ -84,6 +89,8 @@ class Answered:
     answer: PlainAnswer | LargeAnswer | OpenStream
     permit: Permit | None
     """None for an error that is the application's own."""
+    take: Take | None = None
+    """Of what the provider grants; still to be told what was used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +104,17 @@ class _Prepared:
     translated: TranslatedCall | None
 
 
+@dataclass(slots=True)
+class _Visit:
+    """One request at one candidate, over all its attempts there."""
+
+    candidate: Candidate
+    prepared: _Prepared
+    others_left: bool = field(kw_only=True)
+    retries: LocalRetries | None = None
+    waited_seconds: float = 0.0
+
+
 class Asking:
     """Asks for one request's answer."""
 
@@ -108,7 +126,7 @@ class Asking:
         self._providers = providers
         self._translations: Translations | None = None
         self._last_error: tuple[Candidate, PlainAnswer] | None = None
-        self._earliest_probe_seconds: float | None = None
+        self._earliest_seconds: float | None = None
 
     async def ask(self, candidates: Sequence[Candidate]) -> Answered:
         """The first answer, which may be an error that is the application's. Raises `NoProviderAvailable`."""
@@ -134,62 +152,83 @@ class Asking:
 
     async def _ask_one(self, candidate: Candidate, prepared: _Prepared, *, others_left: bool) -> Answered | None:
         """Ask one candidate as often as is worth it; None where another is to be asked."""
-        record = self._record
-        breaker = self._providers.breaker(candidate)
-        retries: LocalRetries | None = None
-        waited_seconds = 0.0
+        visit = _Visit(candidate, prepared, others_left=others_left)
         while True:
-            permit = breaker.admit(gently=others_left)
-            if isinstance(permit, NotAdmitted):
-                self._not_admitted(candidate, permit, breaker)
+            outcome = await self._ask_once(visit)
+            if not isinstance(outcome, Failure):
+                return outcome
+            pause_seconds = self._retries(visit).pause_seconds(outcome, others_left=others_left)
+            if pause_seconds is None:
+                if outcome.code == NO_ROOM:
+                    self._skip(candidate, NO_ROOM)
+                    self._may_come_again(outcome.retry_after_seconds or 0.0)
                 return None
-            if retries is None:
-                retries = self._providers.retries(candidate.configured, sdk_retries=record.sdk_retry_count)
-            record.provider, record.model = candidate.name, candidate.model.name
-            began = time.perf_counter()
-            try:
-                answer = await self._attempt(candidate, prepared)
-            except AttemptFailed as failed:
-                failure = failed.failure
-                permit.failed(failure.kind)
-                self._note(
-                    candidate, began, waited_seconds, outcome=failure.kind, status=failure.status, failure=failure
-                )
-                if DECISIONS[failure.kind] is Decision.GIVE_UP and failed.answer is not None:
-                    self._answered_by(candidate)
-                    return Answered(candidate=candidate, answer=self._shown(prepared, failed), permit=None)
-                if failed.answer is not None:
-                    self._last_error = (candidate, self._shown(prepared, failed))
-                pause_seconds = retries.pause_seconds(failure, others_left=others_left)
-                if pause_seconds is None:
-                    return None
-                await asyncio.sleep(pause_seconds)
-                waited_seconds = pause_seconds
-                continue
-            except BaseException:
-                permit.abandoned()
-                raise
-            self._note(candidate, began, waited_seconds, outcome="answered", status=answer.status)
-            self._answered_by(candidate)
-            if prepared.translated is not None:
-                record.dropped = prepared.translated.losses.names
-            return Answered(candidate=candidate, answer=answer, permit=permit)
+            await asyncio.sleep(pause_seconds)
+            visit.waited_seconds = pause_seconds
 
-    def _note(
-        self,
-        candidate: Candidate,
-        began: float,
-        waited_seconds: float,
-        *,
-        outcome: str,
-        status: int | None,
-        failure: Failure | None = None,
-    ) -> None:
+    def _retries(self, visit: _Visit) -> LocalRetries:
+        if visit.retries is None:
+            visit.retries = self._providers.retries(
+                visit.candidate.configured, sdk_retries=self._record.sdk_retry_count
+            )
+        return visit.retries
+
+    async def _ask_once(self, visit: _Visit) -> Answered | Failure | None:
+        """One attempt. None where the circuit lets nothing through."""
+        candidate = visit.candidate
+        breaker = self._providers.breaker(candidate)
+        permit = breaker.admit(gently=visit.others_left)
+        if isinstance(permit, NotAdmitted):
+            self._skip(candidate, permit)
+            self._may_come_again(breaker.probe_in_seconds)
+            return None
+        self._retries(visit)
+        take: Take | None = None
+        began = time.perf_counter()
+        try:
+            taken = await self._take(candidate, visit.prepared)
+            if isinstance(taken, NoRoom):
+                permit.abandoned()
+                detail = "the fleet has used up what its rateLimits grant"
+                return Failure(FailureKind.RATE_LIMITED, detail, code=NO_ROOM, retry_after_seconds=taken.wait_seconds)
+            take = taken
+            began = time.perf_counter()
+            self._record.provider, self._record.model = candidate.name, candidate.model.name
+            answer = await self._attempt(candidate, visit.prepared)
+        except AttemptFailed as failed:
+            permit.failed(failed.failure.kind)
+            if take is not None:
+                take.unused(reached_provider=failed.failure.kind is not FailureKind.CONNECTION)
+            return self._failed(visit, failed, began)
+        except BaseException:
+            permit.abandoned()
+            raise
+        self._note(visit, began, outcome="answered", status=answer.status)
+        self._answered_by(candidate)
+        if visit.prepared.translated is not None:
+            self._record.dropped = visit.prepared.translated.losses.names
+        return Answered(candidate=candidate, answer=answer, permit=permit, take=take)
+
+    def _failed(self, visit: _Visit, failed: AttemptFailed, began: float) -> Answered | Failure:
+        """A failed attempt: final where the request itself is refused."""
+        failure, candidate = failed.failure, visit.candidate
+        self._note(visit, began, outcome=failure.kind, status=failure.status, detail=failure.detail)
+        if failed.answer is None:
+            return failure
+        shown = self._shown(visit.prepared, failure, failed.answer)
+        if DECISIONS[failure.kind] is Decision.GIVE_UP:
+            self._answered_by(candidate)
+            return Answered(candidate=candidate, answer=shown, permit=None)
+        self._last_error = (candidate, shown)
+        return failure
+
+    def _note(self, visit: _Visit, began: float, *, outcome: str, status: int | None, detail: str = "") -> None:
+        candidate = visit.candidate
         milliseconds = (time.perf_counter() - began) * 1000
-        detail = failure.detail if failure is not None else ""
-        model = candidate.model.name
-        attempt = Attempt(candidate.name, outcome, status, milliseconds, detail, model, waited_seconds * 1000)
-        self._record.attempts.append(attempt)
+        waited_milliseconds = visit.waited_seconds * 1000
+        self._record.attempts.append(
+            Attempt(candidate.name, outcome, status, milliseconds, detail, candidate.model.name, waited_milliseconds)
+        )
 
     def _answered_by(self, candidate: Candidate) -> None:
         record = self._record
@@ -246,12 +285,9 @@ class Asking:
         is_array = self._parsed.call.stream_is_json_array
         return [("Content-Type", "application/json" if is_array else "text/event-stream; charset=utf-8")]
 
-    def _shown(self, prepared: _Prepared, failed: AttemptFailed) -> PlainAnswer:
-        """The provider's error as the application may see it, in the application's own language."""
-        answer, failure = failed.answer, failed.failure
-        if answer is None or prepared.translated is None:
-            if answer is None:
-                raise TypeError("only an answer can be shown")  # never so; for the type checker
+    def _shown(self, prepared: _Prepared, failure: Failure, answer: PlainAnswer) -> PlainAnswer:
+        """The provider's error in the application's own language."""
+        if prepared.translated is None:
             return answer
         hints = [(name, value) for name, value in answer.headers if name.lower() in _HINT_HEADERS]
         message = failure.message or f"the provider refused the request with status {answer.status}"
@@ -263,19 +299,32 @@ class Asking:
     def _skip(self, candidate: Candidate, reason: str) -> None:
         self._record.skipped.append(Skipped(candidate.name, candidate.model.name, reason))
 
-    def _not_admitted(self, candidate: Candidate, reason: NotAdmitted, breaker: CircuitBreaker) -> None:
-        self._skip(candidate, reason)
-        seconds = breaker.probe_in_seconds
-        if self._earliest_probe_seconds is None or seconds < self._earliest_probe_seconds:
-            self._earliest_probe_seconds = seconds
+    async def _take(self, candidate: Candidate, prepared: _Prepared) -> Take | NoRoom | None:
+        """A share of what the provider grants the fleet; None where it names no limits, or the store is away."""
+        configured, rates = candidate.configured, self._exchange.serving.rates
+        if rates is None or not (configured.requests_per_minute or configured.tokens_per_minute):
+            return None
+        rate = GrantedRate(
+            requests_per_minute=configured.requests_per_minute, tokens_per_minute=configured.tokens_per_minute
+        )
+        output_tokens = prepared.parsed.max_output_tokens
+        if output_tokens is None:
+            output_tokens = candidate.model.max_output_tokens or USUAL_OUTPUT_TOKENS
+        tokens = prepared.parsed.input_tokens_estimate + min(output_tokens, USUAL_OUTPUT_TOKENS)
+        return await rates.take(configured.identity, rate, tokens=tokens)
+
+    def _may_come_again(self, seconds: float) -> None:
+        """When it may be worth while to come again: the earliest that was told."""
+        if self._earliest_seconds is None or seconds < self._earliest_seconds:
+            self._earliest_seconds = seconds
 
     def _nobody_answered(self) -> NoProviderAvailable:
         record = self._record
         told = [f"{one.provider}: {one.detail}" for one in record.attempts]
         told += [f"{one.provider} was not asked: {one.reason}" for one in record.skipped]
         retry_after = RETRY_AFTER_MILLISECONDS
-        if self._earliest_probe_seconds is not None:
-            retry_after = max(retry_after, int(self._earliest_probe_seconds * 1000))
+        if self._earliest_seconds is not None:
+            retry_after = max(retry_after, int(self._earliest_seconds * 1000))
         error = NoProviderAvailable(
             f"no provider answered ({'; '.join(told)})",
             details={
@@ -285,7 +334,7 @@ class Asking:
             retry_after_milliseconds=retry_after,
         )
         passing = any(one.outcome not in _LASTING for one in record.attempts)
-        error.should_retry = passing or self._earliest_probe_seconds is not None
+        error.should_retry = passing or self._earliest_seconds is not None
         return error
 
 

@@ -109,7 +109,11 @@ class Calls:
             raise
         if answered.permit is None:
             return self._relay_error(asked, answered)
-        return await self._relay(asked, answered.candidate, answered.answer, answered.permit)
+        try:
+            return await self._relay(asked, answered.candidate, answered.answer, answered.permit)
+        finally:
+            if answered.take is not None:
+                answered.take.used(asked.spending.spent_tokens)
 
     def _relay_error(self, asked: Asked, answered: Answered) -> web.Response:
         """An error of a provider's that is the application's, or the last of those that all providers gave."""

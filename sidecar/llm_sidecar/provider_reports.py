@@ -104,7 +104,9 @@ class ProviderReports:
     Providers are named by their label, as elsewhere in the proxy; what is told names them by namespace and name.
     """
 
-    def __init__(self, *, on_hint: OnHint, clock: Clock = time.time, interval_seconds: float = INTERVAL_SECONDS) -> None:
+    def __init__(
+        self, *, on_hint: OnHint, clock: Clock = time.time, interval_seconds: float = INTERVAL_SECONDS
+    ) -> None:
         self._on_hint = on_hint
         self._clock = clock
         self._interval_seconds = interval_seconds
@@ -232,4 +234,3 @@ def _advance(known: _Known, window: int, now: float) -> None:
         del known.tallies[old]
     for model in [model for model, at in known.opened.items() if now - at >= OPENING_WINDOW_SECONDS * 2]:
         del known.opened[model]  # the store was away: it is no news any more
-

@@ -179,6 +179,9 @@ def _provider(entry: ProviderEntry, transport: Transport) -> ConfiguredProvider:
             RequestType.EMBEDDINGS: ttl.embeddings,
             RequestType.TOKEN_COUNT: ttl.token_count,
         },
+        identity=entry.identity,
+        requests_per_minute=spec.rate_limits.requests_per_minute or 0,
+        tokens_per_minute=spec.rate_limits.tokens_per_minute or 0,
         retry=RetryPolicy(
             max_attempts=spec.retry.max_attempts,
             initial_backoff_seconds=spec.retry.initial_backoff_milliseconds / 1000,

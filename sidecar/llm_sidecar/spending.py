@@ -79,6 +79,13 @@ class Spending:
         """A provider took the request and found it wrong: it counts as a request, and no token was spent."""
         self._tokens, self._source, self._tells_usage = 0, "measured", False
 
+    @property
+    def spent_tokens(self) -> int:
+        """All tokens of the answer, as far as they are known now."""
+        if self._observer is not None and self._observer.usage is not None:
+            return self._observer.usage.total_tokens
+        return self._tokens if self._tokens is not None else self._parsed.input_tokens_estimate
+
     def end(self) -> None:
         """Settle with the best that is known."""
         record = self._record

@@ -36,9 +36,9 @@ DECISIONS: Final[Mapping[FailureKind, Decision]] = MappingProxyType(
         FailureKind.OVERLOADED: Decision.RETRY_HERE,
         FailureKind.AUTHENTICATION: Decision.GO_ELSEWHERE,
         FailureKind.INVALID_REQUEST: Decision.GIVE_UP,
-        FailureKind.TOO_LONG: Decision.GO_ELSEWHERE,  # another model may have a larger window
+        FailureKind.TOO_LONG: Decision.GIVE_UP,  # who has too small a window was not asked in the first place
         FailureKind.CONTENT_POLICY: Decision.GIVE_UP,  # nobody shops around for a provider that allows it
-        FailureKind.NOT_FOUND: Decision.GO_ELSEWHERE,
+        FailureKind.NOT_FOUND: Decision.GIVE_UP,
         FailureKind.TIMEOUT: Decision.GO_ELSEWHERE,  # it may be at work still, and would charge twice
         FailureKind.CONNECTION: Decision.RETRY_HERE,
         FailureKind.DISCONNECTED: Decision.RETRY_HERE,
@@ -53,7 +53,7 @@ _ELSEWHERE_FIRST: Final = frozenset({FailureKind.OVERLOADED})
 """What concerns the whole provider: while another is left, no time is spent on waiting for this one."""
 
 _UNSHOWN_KINDS: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED})
-_UNSHOWN_STATUSES: Final = frozenset({401, 403})
+_UNSHOWN_STATUSES: Final = frozenset({401, 402, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,19 @@ class Failure:
         """What to do. `others_left`: another candidate has not been tried yet."""
         if self.kind is FailureKind.TIMEOUT and retry_on_timeout:
             return Decision.RETRY_HERE
+        if self._is_of_this_place:
+            return Decision.GO_ELSEWHERE
         if others_left and (self.kind in _ELSEWHERE_FIRST or self._is_limited_without_end):
             return Decision.GO_ELSEWHERE
         return DECISIONS[self.kind]
+
+    @property
+    def _is_of_this_place(self) -> bool:
+        """True where what looks like a fault of the request is one of this provider."""
+        if self.kind is FailureKind.NOT_FOUND:
+            return bool(self.code)  # it says that it lacks the model; a bare 404 may be about anything
+        # More than our tier's tokens per minute there, told as a rate limit: no matter of the model's window.
+        return self.kind is FailureKind.TOO_LONG and self.status == 429
 
     @property
     def _is_limited_without_end(self) -> bool:

@@ -33,6 +33,11 @@ class ConfiguredProvider:
     cache_ttl_seconds: Mapping[RequestType, int]
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     circuit: CircuitSettings = field(default_factory=CircuitSettings)
+    identity: str = ""
+    """`NAMESPACE/NAME`, under which all proxies share what the provider grants."""
+    requests_per_minute: int = 0
+    """What it grants; 0: not limited here."""
+    tokens_per_minute: int = 0
 
     @property
     def name(self) -> str:

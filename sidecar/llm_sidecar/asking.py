@@ -23,7 +23,7 @@ from llm_sidecar.failover.attempt import (
 )
 from llm_sidecar.failover.breaker import CircuitBreakers, Permit
 from llm_sidecar.failover.circuit import NotAdmitted
-from llm_sidecar.failover.failures import DECISIONS, Decision, Failure
+from llm_sidecar.failover.failures import Decision, Failure
 from llm_sidecar.failover.gate import unfit
 from llm_sidecar.failover.retry_budget import LocalRetries, RetryBudget
 from llm_sidecar.formats.base import MalformedRequest, ParsedRequest
@@ -113,6 +113,8 @@ class _Visit:
     others_left: bool = field(kw_only=True)
     retries: LocalRetries | None = None
     waited_seconds: float = 0.0
+    is_recovering: bool = False
+    """It was spared, for its circuit has closed again only just now."""
 
 
 class Asking:
@@ -131,6 +133,7 @@ class Asking:
     async def ask(self, candidates: Sequence[Candidate]) -> Answered:
         """The first answer, which may be an error that is the application's. Raises `NoProviderAvailable`."""
         reasons = unfit(candidates, self._parsed) if len(candidates) > 1 else {}
+        recovering: list[_Visit] = []
         for position, candidate in enumerate(candidates):
             if position in reasons:
                 self._skip(candidate, reasons[position])
@@ -141,7 +144,15 @@ class Asking:
                 self._skip(candidate, f"{candidate.api} cannot say {error.what}")
                 continue
             others_left = any(later not in reasons for later in range(position + 1, len(candidates)))
-            answered = await self._ask_one(candidate, prepared, others_left=others_left)
+            visit = _Visit(candidate, prepared, others_left=others_left)
+            answered = await self._ask_one(visit)
+            if answered is not None:
+                return answered
+            if visit.is_recovering:
+                recovering.append(visit)
+        for visit in recovering:  # spared while another could answer; now there is none
+            visit.others_left = False
+            answered = await self._ask_one(visit)
             if answered is not None:
                 return answered
         if self._last_error is None:
@@ -150,17 +161,16 @@ class Asking:
         self._answered_by(candidate)
         return Answered(candidate=candidate, answer=answer, permit=None)
 
-    async def _ask_one(self, candidate: Candidate, prepared: _Prepared, *, others_left: bool) -> Answered | None:
+    async def _ask_one(self, visit: _Visit) -> Answered | None:
         """Ask one candidate as often as is worth it; None where another is to be asked."""
-        visit = _Visit(candidate, prepared, others_left=others_left)
         while True:
             outcome = await self._ask_once(visit)
             if not isinstance(outcome, Failure):
                 return outcome
-            pause_seconds = self._retries(visit).pause_seconds(outcome, others_left=others_left)
+            pause_seconds = self._retries(visit).pause_seconds(outcome, others_left=visit.others_left)
             if pause_seconds is None:
                 if outcome.code == NO_ROOM:
-                    self._skip(candidate, NO_ROOM)
+                    self._skip(visit.candidate, NO_ROOM)
                     self._may_come_again(outcome.retry_after_seconds or 0.0)
                 return None
             await asyncio.sleep(pause_seconds)
@@ -179,6 +189,7 @@ class Asking:
         breaker = self._providers.breaker(candidate)
         permit = breaker.admit(gently=visit.others_left)
         if isinstance(permit, NotAdmitted):
+            visit.is_recovering = permit is NotAdmitted.RECOVERING
             self._skip(candidate, permit)
             self._may_come_again(breaker.probe_in_seconds)
             return None
@@ -216,7 +227,8 @@ class Asking:
         if failed.answer is None:
             return failure
         shown = self._shown(visit.prepared, failure, failed.answer)
-        if DECISIONS[failure.kind] is Decision.GIVE_UP:
+        retry = candidate.configured.retry
+        if failure.decision(others_left=visit.others_left, retry_on_timeout=retry.on_timeout) is Decision.GIVE_UP:
             self._answered_by(candidate)
             return Answered(candidate=candidate, answer=shown, permit=None)
         self._last_error = (candidate, shown)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from llm_sidecar.contract.names import API
 from llm_sidecar.translation.answer import Finish, ToldUsage
 from llm_sidecar.translation.parts import NOTHING, Document, Part
 
@@ -23,6 +24,8 @@ class Started:
 
     id: str
     model: str
+    api: API | None = None
+    """As `Answer.api`: whose signatures and citations the parts have. None: nobody can be given them back."""
     created_seconds: int | None = None
     usage: ToldUsage | None = None
     """What is told at the beginning already (Anthropic: the input)."""

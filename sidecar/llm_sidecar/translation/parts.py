@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -14,7 +13,17 @@ from llm_sidecar.contract.names import API
 from llm_sidecar.translation.losses import Untranslatable
 
 Document = Mapping[str, Any]
-NOTHING: Final[Document] = MappingProxyType({})
+
+
+class _Nothing(dict[str, Any]):
+    """Stays empty: what is typed as `Mapping` is not written to. Hashable, which a field's default has to be."""
+
+    __slots__ = ()
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+NOTHING: Final[Document] = _Nothing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.providers.base import ProviderRequest
 from llm_sidecar.quota.provider_rate import GrantedRate, NoRoom, Take
 from llm_sidecar.record import Attempt, RequestRecord, Skipped
-from llm_sidecar.translated_call import Translations
+from llm_sidecar.translated_call import Translations, holds_foreign_marks
 from llm_sidecar.translation.losses import Undecodable, Untranslatable
 
 if TYPE_CHECKING:
@@ -251,11 +251,14 @@ class Asking:
 
     def _prepare(self, candidate: Candidate) -> _Prepared:
         """Raises `Untranslatable`, `MalformedBody`."""
-        if candidate.api is self._parsed.call.api:
-            return self._as_it_is(candidate)
+        is_native = candidate.api is self._parsed.call.api
+        if is_native and not holds_foreign_marks(self._parsed):
+            return self._as_it_is(candidate, self._parsed)
         if self._translations is None:
             self._translations = Translations(self._parsed)
         translated = self._translations.to(candidate.api, model=candidate.answering_model(self._parsed.model))
+        if is_native:  # without what other providers gave the application to keep for them
+            return self._as_it_is(candidate, translated.parsed)
         parsed, encoded = translated.parsed, translated.encoded
         request = ProviderRequest("POST", encoded.path, encoded.query, translated.headers, parsed.body)
         return _Prepared(
@@ -266,8 +269,8 @@ class Asking:
             translated=translated,
         )
 
-    def _as_it_is(self, candidate: Candidate) -> _Prepared:
-        exchange, parsed, wire = self._exchange, self._parsed, self._wire
+    def _as_it_is(self, candidate: Candidate, parsed: ParsedRequest) -> _Prepared:
+        exchange, wire = self._exchange, self._wire
         ask_for_usage = parsed.stream and candidate.configured.asks_for_stream_usage
         try:
             splices = wire.splices(parsed, model=candidate.send_model, ask_for_usage=ask_for_usage)

@@ -50,15 +50,17 @@ _TELL: Final = Script(
 -- KEYS: openings now and before, then a hash for each window that is told.
 -- ARGV: reporter, both lifetimes, most members and their most bytes, how many models opened, those, the reports.
 local models = tonumber(ARGV[6])
-for i = 1, models do redis.call('SADD', KEYS[1], ARGV[6 + i]) end
-if models > 0 then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 for i = 3, #KEYS do
   redis.call('HSET', KEYS[i], ARGV[1], ARGV[6 + models + i - 2])
   redis.call('EXPIRE', KEYS[i], ARGV[2])
 end
+-- pcall: a key of a wrong type, which somebody put there, must not keep reports from being told.
+for i = 1, models do redis.pcall('SADD', KEYS[1], ARGV[6 + i]) end
+if models > 0 then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 local found = {{}, {}}
 for i = 1, 2 do
-  for _, model in ipairs(redis.call('SRANDMEMBER', KEYS[i], ARGV[4])) do
+  local opened = redis.pcall('SRANDMEMBER', KEYS[i], ARGV[4])
+  for _, model in ipairs(opened.err and {} or opened) do
     if #model <= tonumber(ARGV[5]) then table.insert(found[i], model) end
   end
 end
@@ -134,11 +136,10 @@ class ProviderReports:
         if known is None:
             return  # a request under way when its provider was taken out of the configuration
         tally = known.counting
-        evidence = Evidence.WORKING if failure is None else EVIDENCE[failure]
-        if evidence is Evidence.WORKING:
+        if failure is None or EVIDENCE[failure] is Evidence.WORKING:
             tally.answered += 1
             tally.milliseconds += milliseconds
-        elif failure is not None and evidence is Evidence.BROKEN:
+        elif EVIDENCE[failure] is Evidence.BROKEN:
             tally.failures[failure] = tally.failures.get(failure, 0) + 1
         else:
             return

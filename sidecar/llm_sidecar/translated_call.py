@@ -6,7 +6,9 @@ provider's own language. Only what reaches the application is translated back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -19,8 +21,6 @@ from llm_sidecar.translation.registry import embedding_translator, translator
 from llm_sidecar.translation.stream import TranslatingObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from llm_sidecar.formats.base import Format, StreamObserver
     from llm_sidecar.providers.base import Headers
     from llm_sidecar.translation.base import EncodedRequest
@@ -34,6 +34,19 @@ _HEADERS: Final[tuple[tuple[str, str], ...]] = (
     ("User-Agent", "llm-sidecar"),
 )
 """Sent with a translated request: the application's own headers speak of another API."""
+
+
+_MARKS: Final[Mapping[API, bytes]] = MappingProxyType(
+    {API.ANTHROPIC_MESSAGES: b'"llm-sidecar:', API.OPENAI_RESPONSES: b"_llmsidecar_"}
+)
+"""What applications were given to keep for other providers bears these marks: `anthropic_messages/signatures.py`,
+`openai_responses/marks.py`."""
+
+
+def holds_foreign_marks(asked: ParsedRequest) -> bool:
+    """True where a request may hold what only other providers can read, so that it cannot go as it came."""
+    mark = _MARKS.get(asked.call.api)
+    return mark is not None and mark in asked.body and asked.call.type is RequestType.GENERATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -200,6 +200,40 @@ class CircuitBreaker(ContractModel):
     )
 
 
+class HealthCheckMode(StrEnum):
+    """How the controller learns whether a provider works."""
+
+    MODELS = "Models"
+    PASSIVE = "Passive"
+
+
+class HealthCheck(ContractModel):
+    """How the controller finds out whether this provider works. Nothing here spends a token."""
+
+    interval_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = Field(
+        default=30, description="Between two probes, in seconds, give or take a tenth."
+    )
+    timeout_seconds: Annotated[int, Field(strict=True, ge=1, le=60)] = Field(
+        default=5, description="How long a probe may take, in seconds."
+    )
+    mode: HealthCheckMode = Field(
+        default=HealthCheckMode.MODELS,
+        description="Models: the controller asks for the list of models. Passive: it asks nothing, and goes by what "
+        "the proxies see.",
+    )
+
+
+class RateLimits(ContractModel):
+    """What the provider grants the account. Shared by all proxies, so that they do not run into it together."""
+
+    requests_per_minute: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = Field(
+        default=None, description="Requests per minute. Left out: not counted."
+    )
+    tokens_per_minute: Annotated[int, Field(strict=True, ge=1, le=1_000_000_000_000)] | None = Field(
+        default=None, description="Tokens per minute, input and output. Left out: not counted."
+    )
+
+
 class Egress(ContractModel):
     """The way out of the pod. The application's own proxy variables are never used."""
 
@@ -322,6 +356,12 @@ class LLMProviderSpec(ContractModel):
     retry: Retry = Field(default=Retry(), description="How a failed attempt is repeated at this provider.")
     circuit_breaker: CircuitBreaker = Field(
         default=CircuitBreaker(), description="When failures keep requests away from this provider."
+    )
+    health_check: HealthCheck = Field(
+        default=HealthCheck(), description="How the controller finds out whether this provider works."
+    )
+    rate_limits: RateLimits = Field(
+        default=RateLimits(), description="What the provider grants per minute. Needs the shared store."
     )
     stream_usage: StreamUsage = Field(
         default=StreamUsage.REQUEST,

@@ -12,7 +12,7 @@ import orjson
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.formats import openai_errors
-from llm_sidecar.formats.base import Call, ParsedRequest, Splice, StreamObserver, Usage
+from llm_sidecar.formats.base import Call, MalformedRequest, ParsedRequest, Splice, StreamObserver, Usage
 from llm_sidecar.formats.estimate import input_tokens
 from llm_sidecar.formats.fields import (
     count,
@@ -28,6 +28,8 @@ from llm_sidecar.formats.json_body import parse_object, replace_model
 from llm_sidecar.formats.openai_usage import responses_usage
 from llm_sidecar.formats.sse import EventStreamObserver
 
+FOREIGN_ANSWER: Final = "resp_llmsidecar_"
+"""Begins the ids of answers that were translated into this language."""
 _CLIENT_TOOLS: Final = frozenset({"function", "custom"})
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete"})
 # A `.done` counts too: some items (encrypted reasoning, a tool's list) come whole, without a delta before.
@@ -45,6 +47,11 @@ class OpenAIResponses:
     def parse_request(self, call: Call, body: bytes) -> ParsedRequest:
         """Read a request; see `Format`."""
         document = parse_object(body)
+        if str(document.get("previous_response_id", "")).startswith(FOREIGN_ANSWER):
+            raise MalformedRequest(
+                "`previous_response_id` names an answer that another provider gave in OpenAI's place, which nobody "
+                "keeps. Send the whole conversation in `input` instead."
+            )
         counts_only = call.type is RequestType.TOKEN_COUNT
         return ParsedRequest(
             call=call,

@@ -122,7 +122,7 @@ class GeminiStreamDecoder:
         self._started = True
         self._answer_id = fields.text("responseId") or ""
         model = fields.text("modelVersion") or ""
-        return Started(id=self._answer_id, model=model, usage=usage, extra={ORIGIN: API.GEMINI})
+        return Started(api=API.GEMINI, id=self._answer_id, model=model, usage=usage, extra={ORIGIN: API.GEMINI})
 
     def _candidate(self, candidate: Any) -> Iterator[Event]:
         fields = SpelledFields(candidate, "candidates")

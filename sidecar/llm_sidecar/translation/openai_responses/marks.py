@@ -18,9 +18,9 @@ from typing import Any, Final
 import orjson
 
 from llm_sidecar.contract.names import API
+from llm_sidecar.formats.openai_responses import FOREIGN_ANSWER
 
 MARK: Final = "_llmsidecar_"
-_RESPONSE: Final = f"resp{MARK}"
 _SEAL: Final = "llmsidecar."
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -38,7 +38,7 @@ def response_id(foreign_id: str) -> str:
     """The id of an answer that another provider gave, derived from its id there. Ids of this API stay as they are."""
     if foreign_id.startswith("resp_"):
         return foreign_id
-    return _RESPONSE + (foreign_id if _PLAIN_ID.fullmatch(foreign_id) else _digest(foreign_id))
+    return FOREIGN_ANSWER + (foreign_id if _PLAIN_ID.fullmatch(foreign_id) else _digest(foreign_id))
 
 
 def item_id(prefix: str, answer_id: str, number: int) -> str:
@@ -46,19 +46,9 @@ def item_id(prefix: str, answer_id: str, number: int) -> str:
     return f"{prefix}{MARK}{_digest(answer_id)}_{number}"
 
 
-def names_our_answer(previous_response_id: object) -> bool:
-    """True for the id of an answer that was translated: no provider keeps it, so nothing can go on from it."""
-    return isinstance(previous_response_id, str) and previous_response_id.startswith(_RESPONSE)
-
-
 def is_made_up(item_id: object) -> bool:
     """True for an item's id that was made up here."""
     return isinstance(item_id, str) and MARK in item_id
-
-
-def holds_foreign_items(body: bytes) -> bool:
-    """True if a request may send back items of another provider's answer, which OpenAI would not take as they are."""
-    return MARK.encode() in body
 
 
 def seal(owner: API, signature: str | None, redacted: str | None) -> str:

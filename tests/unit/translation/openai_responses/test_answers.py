@@ -13,7 +13,7 @@ from openai.types.responses import Response
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.formats.base import Call, Usage
-from llm_sidecar.formats.openai_responses import OpenAIResponses
+from llm_sidecar.formats.openai_responses import FOREIGN_ANSWER, OpenAIResponses
 from llm_sidecar.translation.answer import Answer, Choice, Finish, ToldUsage
 from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
 from llm_sidecar.translation.openai_responses import OpenAIResponsesTranslator, marks
@@ -176,7 +176,7 @@ def test_a_foreign_answer_is_a_whole_response() -> None:
     document, dropped = said(answer)
     assert dropped == []
     assert document["id"] == "resp_llmsidecar_msg_01"
-    assert marks.names_our_answer(document["id"])
+    assert document["id"].startswith(FOREIGN_ANSWER)
     assert (document["status"], document["created_at"], document["model"]) == ("completed", 5, "claude")
     thoughts, text, call, custom = document["output"]
     assert thoughts["summary"] == [{"type": "summary_text", "text": "Hm."}]
@@ -217,10 +217,10 @@ def test_a_whole_foreign_answer_can_be_sent_back_to_openai() -> None:
     """What OpenAI does not know is left out: a client that fails back goes on as if OpenAI had answered."""
     parts = (Thinking(text="Hm.", owner=API.GEMINI), Text(text="Hi"), ToolCall(id="c", name="f", arguments="{}"))
     output = said(foreign(*parts))[0]["output"]
-    assert marks.holds_foreign_items(json.dumps(output).encode())
+    assert marks.MARK in json.dumps(output)
     conversation = TRANSLATOR.decode_request(CALL, {"model": "m", "input": output})
     encoded = TRANSLATOR.encode_request(conversation, model="m", losses=Losses())
-    assert not marks.holds_foreign_items(json.dumps(encoded.document).encode())
+    assert marks.MARK not in json.dumps(encoded.document)
     assert [item["type"] for item in encoded.document["input"]] == ["message", "function_call"]
 
 
@@ -247,7 +247,7 @@ def test_each_finish_has_its_status(finish: Finish, parts: Any, status: str, det
 def test_an_answer_without_choices_was_filtered() -> None:
     document, _ = said(Answer(api=API.GEMINI, id="", model="gemini", choices=()))
     assert (document["status"], document["output"]) == ("incomplete", [])
-    assert marks.names_our_answer(document["id"])
+    assert document["id"].startswith(FOREIGN_ANSWER)
 
 
 def test_a_refusal_is_a_part_of_its_message() -> None:

@@ -28,6 +28,9 @@ from llm_operator.kube import (
 from llm_operator.publish import Publisher
 from llm_operator.reconcile import marking
 from llm_operator.reconcile.credentials import Credentials, CredentialsProblem, resolve
+from llm_operator.reconcile.health import remembered
+from llm_operator.reconcile.health_keeper import HealthKeeper
+from llm_operator.reconcile.health_probe import ProbeProvider
 from llm_operator.reconcile.key_check import Ask, KeyChecker, Verdict
 from llm_operator.reconcile.marking import Work, claim_work, provider_work, team_work
 from llm_operator.reconcile.metrics import ControllerMetrics
@@ -48,13 +51,14 @@ from llm_operator.reconcile.provider_checks import (
     provider_conditions,
 )
 from llm_operator.reconcile.queue import TryAgain, WorkQueue
+from llm_operator.reconcile.report_reader import Reports
 from llm_operator.reconcile.secret_watch import SecretWatch
 from llm_operator.reconcile.selection import Rules, providers_for
 from llm_operator.reconcile.store import Change, Store
 from llm_operator.reconcile.team_checks import TeamFacts, team_conditions
 from llm_operator.render import NotRendered, Rendering, render
 from llm_operator.settings import Settings
-from llm_operator.status import Condition, Reason, Truth, status_document, transition
+from llm_operator.status import Condition, ConditionType, Reason, Truth, status_document, transition
 from llm_sidecar.contract.names import INJECTED_LABEL
 
 POD_SELECTOR: Final = f"{INJECTED_LABEL}=true"
@@ -79,6 +83,9 @@ class Surroundings:
     kube: Kube
     settings: Settings
     ask: Ask
+    probe: ProbeProvider
+    reports: Reports | None = None
+    """None: there is no Redis to read them from."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -103,6 +110,13 @@ class Reconciler:
             clock=self._clock,
             interval_seconds=self._settings.key_check_seconds,
             on_verdict=self._on_verdict,
+        )
+        self._health = HealthKeeper(
+            surroundings.probe,
+            surroundings.reports,
+            clock=self._clock,
+            metrics=self._metrics,
+            on_change=lambda key: self._mark([provider_work(key)]),
         )
         self._secrets = SecretWatch(
             self._kube, self.store, on_change=self._secret_changed, on_access=self._access_changed
@@ -145,6 +159,7 @@ class Reconciler:
         if kind == LLM_PROVIDER:
             if change.after is None:
                 self._checker.forget(change.key)
+                self._health.forget(change.key)
             self._mark(marking.after_provider(change, self.store, self._claims()))
         elif kind == TEAM_QUOTA:
             self._mark(marking.after_team(change, self._claims()))
@@ -201,8 +216,10 @@ class Reconciler:
                 for _ in range(POD_WORKERS):
                     group.create_task(self._pods.work(self._touch_pod))
                 group.create_task(self._resync_for_ever())
+                group.create_task(self._health.run())
         finally:
             await self._checker.close()
+            await self._health.close()
             await self._secrets.close()
 
     async def _first_sync(self) -> None:
@@ -369,12 +386,41 @@ class Reconciler:
         provider = self.store.providers.get(key)
         if provider is None:
             self._checker.forget(key)
+            self._health.forget(key)
             return
         credentials = await self._credentials(provider)
         verdict = self._verdict(provider, credentials)
+        health = self._health_of(provider, credentials)
         publishing = self._publishing(provider_work(key), self._claims())
-        facts = ProviderFacts(provider=provider, credentials=credentials, verdict=verdict, publishing=publishing)
+        facts = ProviderFacts(
+            provider=provider, credentials=credentials, verdict=verdict, health=health, publishing=publishing
+        )
         await self._write_status(LLM_PROVIDER, provider, provider_conditions(facts))
+        turned = self._health.turned(key)
+        if turned is not None:
+            await self._tell(LLM_PROVIDER, provider, turned)
+
+    def _health_of(self, provider: ObservedProvider, credentials: Credentials | CredentialsProblem) -> Condition:
+        before = remembered(provider.status, provider.generation)
+        if is_accepted(provider) and provider.resource is not None and isinstance(credentials, Credentials):
+            return self._health.condition(
+                provider.key,
+                provider.resource.spec,
+                credentials,
+                label=self._label(provider.key),
+                remembered=before,
+            )
+        self._health.forget(provider.key)
+        if before is not None and isinstance(credentials, CredentialsProblem) and credentials.truth is Truth.UNKNOWN:
+            return before  # its Secret is still to be read
+        message = "It is not watched until the spec is accepted and its Secrets are there."
+        return Condition(ConditionType.HEALTHY, Truth.UNKNOWN, Reason.NOT_CHECKED, message)
+
+    def _label(self, key: Key) -> str:
+        """Its name in metrics, as the proxies name it: alone where it is the first shared provider of that name."""
+        shared = (Key(namespace, key.name) for namespace in self._settings.provider_namespaces)
+        first = next((one for one in shared if self.store.providers.get(one) is not None), None)
+        return key.name if key == first else str(key)
 
     async def _credentials(self, provider: ObservedProvider) -> Credentials | CredentialsProblem:
         credentials = resolve(provider, self.store)

@@ -194,6 +194,8 @@ class KeyTransport:
 class _Response:
     """See `ProviderResponse`."""
 
+    exhausted = False
+
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status

@@ -78,6 +78,10 @@ cluster-down: $(STAMP)  ## Take it down, and clean up what an interrupted run le
 images: $(STAMP)  ## Build both images from their Dockerfiles; the cluster gets them where it runs
 	@$(BIN)/python -m tests.cluster images
 
+.PHONY: demo-cluster
+demo-cluster: $(STAMP)  ## See the operator work on the test cluster: providers, a team, an injected application
+	@$(BIN)/python -m examples.cluster $(ARGS)
+
 .PHONY: provider-lines
 provider-lines: $(STAMP)  ## How much of what serves a provider is shared between all of them
 	@$(BIN)/python tools/provider_lines.py
@@ -85,7 +89,7 @@ provider-lines: $(STAMP)  ## How much of what serves a provider is shared betwee
 ##@ Check
 
 .PHONY: test
-test: format-check lint types imports generated test-unit test-integration  ## Everything that must pass before a commit
+test: format-check lint types imports generated test-unit test-integration test-cluster  ## Everything that must pass before a commit
 
 .PHONY: test-unit
 test-unit: $(STAMP)  ## Unit and contract tests of both halves, with their coverage floor
@@ -97,6 +101,7 @@ test-integration: $(STAMP)  ## Integration and SDK tests against real processes,
 
 .PHONY: test-cluster
 test-cluster: $(STAMP)  ## Images, chart and the whole on a real Kubernetes (kind, or as root on Linux a one-node cluster)
+	@$(BIN)/python -m tests.cluster prepare
 	@$(PYTEST) tests/cluster tests/chart tests/e2e $(ARGS)
 
 .PHONY: golden

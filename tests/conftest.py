@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,6 +24,7 @@ settings.load_profile("without deadlines")
 ROOT: Final = Path(__file__).resolve().parent.parent
 RECORDINGS_VARIABLE: Final = "LLM_SIDECAR_RECORDINGS"
 
+_FIGURES: Final = pytest.StashKey[list[str]]()
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 
@@ -67,6 +68,19 @@ def pytest_make_collect_report(
 
 
 @pytest.fixture(scope="session")
+def tell_figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes a line with what a test measured, for the end of the run: what passes is printed nowhere else."""
+    return request.config.stash.setdefault(_FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    figures = config.stash.get(_FIGURES, [])
+    if figures:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(figures))
+
+
+@pytest.fixture(scope="session")
 def recordings_directory() -> Path:
     """The folder of recorded provider traffic. Mark the test with `needs("recordings")`."""
     return _recordings_directory()
@@ -87,9 +101,19 @@ def _missing(name: str) -> str | None:
         return f"no recorded traffic found: set {RECORDINGS_VARIABLE} to its folder"
     if name == "cluster":
         return _no_cluster()
-    if name == "helm" and shutil.which("go"):
-        return None  # built once, and kept with the test cluster's programs
+    if name == "helm":
+        return _no_helm()
     return None if shutil.which(name) else f"`{name}` is not installed"
+
+
+@cache
+def _no_helm() -> str | None:
+    from tests.cluster import go, one_node  # noqa: PLC0415 - only where a test needs it
+
+    # Otherwise it is built once, and kept with the test cluster's programs.
+    if shutil.which("helm") or go.installed() or one_node.why_not() is None:
+        return None
+    return "`helm` is not installed, nor Go, with which it could be built"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The webhook's two listeners: HTTPS for the API server, and plain HTTP for probes and metrics.
+"""The webhook's HTTPS listener, for the API server.
 
 A server of our own instead of kopf's: it takes reviews of more than a megabyte, changes its certificate without
 closing the listener, and answers every request, also the one that nobody foresaw.
@@ -7,17 +7,16 @@ closing the listener, and answers every request, also the one that nobody foresa
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Final
 
 from aiohttp import web
 
 from llm_operator.admission import Admission, Reply, refusal
-from llm_operator.webhook_metrics import CONTENT_TYPE, WebhookMetrics
+from llm_operator.listener import listening
 
 MOST_BODY_BYTES: Final = 8 * 1024 * 1024
 """The API server takes objects of up to 3 MiB; escaping and the fields around make a review larger."""
@@ -26,9 +25,6 @@ _LARGE_BODIES_AT_ONCE: Final = 4
 """Whoever reaches the port may send as much as fits; so much of it is in memory at a time."""
 _READ_SECONDS: Final = 10.0
 """Twice what the API server waits for the whole call."""
-_KEEPALIVE_SECONDS: Final = 120.0
-"""More than the 90 s of the API server's client: the side that sends should be the one that closes, or a review
-could meet a connection that we are just closing."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -52,32 +48,7 @@ async def serve_admission(admission: Admission, *, context: ssl.SSLContext, host
 
     application = web.Application(client_max_size=MOST_BODY_BYTES)
     application.router.add_route("*", "/{path:.*}", answer)
-    async with _listening(application, host=host, port=port, context=context) as bound:
-        yield bound
-
-
-@asynccontextmanager
-async def serve_admin(
-    metrics: WebhookMetrics, readiness: Callable[[], Mapping[str, bool]], *, host: str, port: int
-) -> AsyncIterator[int]:
-    """Serve `/healthz`, `/readyz` and `/metrics` inside this block; it gets the port."""
-
-    async def healthz(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
-    async def readyz(_request: web.Request) -> web.Response:
-        parts = readiness()
-        body = json.dumps(parts, indent=2) + "\n"
-        return web.Response(status=200 if all(parts.values()) else 503, text=body, content_type="application/json")
-
-    async def exposition(_request: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"content-type": CONTENT_TYPE})
-
-    application = web.Application()
-    application.router.add_get("/healthz", healthz)
-    application.router.add_get("/readyz", readyz)
-    application.router.add_get("/metrics", exposition)
-    async with _listening(application, host=host, port=port, context=None) as bound:
+    async with listening(application, host=host, port=port, context=context) as bound:
         yield bound
 
 
@@ -97,20 +68,3 @@ async def _reply(admission: Admission, request: web.Request) -> Reply:
 
 def _is_large(request: web.Request) -> bool:
     return request.content_length is None or request.content_length > _LARGE_BODY_BYTES
-
-
-@asynccontextmanager
-async def _listening(
-    application: web.Application, *, host: str, port: int, context: ssl.SSLContext | None
-) -> AsyncIterator[int]:
-    runner = web.AppRunner(
-        application, access_log=None, handle_signals=False, keepalive_timeout=_KEEPALIVE_SECONDS, shutdown_timeout=5.0
-    )
-    await runner.setup()
-    try:
-        # Deployments roll out by surge: the kernel's default backlog is short when hundreds of pods come at once.
-        site = web.TCPSite(runner, host, port, ssl_context=context, backlog=1024)
-        await site.start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()

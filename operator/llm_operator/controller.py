@@ -11,15 +11,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from llm_operator.admin_server import serve_admin
 from llm_operator.certificate_writer import CertificateKeeper
 from llm_operator.kube import Document, Kind, Kube, KubeClient
-from llm_operator.reconcile.admin import serve_admin
 from llm_operator.reconcile.health_probe import HTTPProbe, ProbeProvider
 from llm_operator.reconcile.key_check import Ask, ProviderAsker
 from llm_operator.reconcile.key_transport import AddressPolicy, api_server_addresses
-from llm_operator.reconcile.loop import Reconciler, Surroundings
+from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
 from llm_operator.reconcile.report_reader import RedisReports
+from llm_operator.reconcile.state import Surroundings
 from llm_operator.reconcile.watches import Heard, login, watch_cluster
 from llm_operator.settings import Settings
 
@@ -84,13 +85,11 @@ async def serve(
             service_names=settings.webhook_service_names,
         )
         parts.append(keeper.run())
-    admin = serve_admin(
-        metrics,
-        is_alive=lambda: not stopping.is_set(),
-        is_ready=reconciler.synced.is_set,
-        host=settings.admin_host,
-        port=settings.admin_port,
-    )
+
+    def readiness() -> dict[str, bool]:
+        return {"listed": reconciler.synced.is_set(), "running": not stopping.is_set()}
+
+    admin = serve_admin(metrics.exposition, readiness, host=settings.admin_host, port=settings.admin_port)
     async with admin as port:
         on_serving(port)
         return await _until_one_ends(parts, stopping)

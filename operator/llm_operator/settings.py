@@ -44,7 +44,7 @@ class Settings:
     """How often everything is listed again, against watches that died silently."""
     unused_seconds: int = 3600
     """How long a published Secret stays after the last pod that used it."""
-    pod_patches_per_second: int = 20
+    pod_patches_per_second: int = 50
     """How fast the pods of a changed team are told."""
     webhook_secret: str | None = None
     """Secret of the webhook's certificates, which the controller makes and renews. None: somebody else does."""

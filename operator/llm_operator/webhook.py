@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from llm_operator.admin_server import serve_admin
 from llm_operator.admission import Admission
-from llm_operator.admission_server import serve_admin, serve_admission
+from llm_operator.admission_server import serve_admission
 from llm_operator.certificate_reader import CertificateReader
 from llm_operator.known import Known, watch_cluster
 from llm_operator.webhook_metrics import WebhookMetrics
@@ -59,7 +60,7 @@ async def serve(
         return {"certificate": certificate.usable, "teams": known.complete, "running": not stopping.is_set()}
 
     async with (
-        serve_admin(metrics, readiness, host=settings.admin_host, port=settings.admin_port) as admin_port,
+        serve_admin(metrics.exposition, readiness, host=settings.admin_host, port=settings.admin_port) as admin_port,
         _background(certificate, known, watch, stopping) as failures,
     ):
         if await _loaded(certificate, stopping):

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.commands import ClusterUnavailable, run
+from tests.cluster.commands import run
+from tests.cluster.go import go_program
 from tests.cluster.places import CACHE
+from tests.cluster.stages import stage
 
 TOOLS: Final = Path(__file__).parent / "tools"
 BUILD_FLAGS: Final = ("-trimpath", "-buildvcs=false")
@@ -63,9 +64,7 @@ def kubernetes_version() -> str:
 
 def folder_of(module: Module) -> Path:
     """The module's programs, built now unless they are there already."""
-    go = shutil.which("go")
-    if go is None:
-        raise ClusterUnavailable("the one-node cluster builds Kubernetes from source: install Go 1.26 or newer")
+    go = go_program()
     folder = CACHE / f"{module.name}-{_key(module, go=go)}"
     for name, package in module.programs.items():
         if not (folder / name).exists():
@@ -78,7 +77,7 @@ def program(module: Module, name: str) -> Path:
     return folder_of(module) / name
 
 
-def _key(module: Module, *, go: str) -> str:
+def _key(module: Module, *, go: Path) -> str:
     """Of all that decides what the binaries are; also of the flags, which carry the version."""
     digest = hashlib.sha256(run(go, "env", "GOVERSION", "GOOS", "GOARCH", environment={"GOWORK": "off"}).encode())
     for name in ("go.mod", "go.sum"):
@@ -87,11 +86,11 @@ def _key(module: Module, *, go: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(module: Module, *, name: str, package: str, go: str, folder: Path) -> None:
+def _build(module: Module, *, name: str, package: str, go: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     print(f"Building {name} (kept in {folder})", flush=True)
     # Built beside its place and moved there: an interrupted build leaves no half a program.
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+    with stage(f"build {name}"), tempfile.TemporaryDirectory(dir=folder) as unfinished:
         built = Path(unfinished) / name
         run(
             *(go, "build", *BUILD_FLAGS, "-ldflags", _linker_flags(module), "-o", built, package),

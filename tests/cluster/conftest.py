@@ -12,12 +12,12 @@ from contextlib import ExitStack
 import pytest
 
 from tests.cluster import images as image_builds
-from tests.cluster import providers
+from tests.cluster import providers, stages
 from tests.cluster.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(tell_figure: Callable[[str], None]) -> Iterator[Cluster]:
     """A real Kubernetes. Mark the test with `needs("cluster")`."""
     provider = providers.choose()
     with providers.alone():
@@ -25,8 +25,11 @@ def cluster() -> Iterator[Cluster]:
         kubeconfig = provider.up()
     yield Cluster(kubeconfig=kubeconfig, provider=provider, builder=providers.builder())
     if not was_up:
-        with providers.alone():
+        with providers.alone(), stages.stage("end"):
             provider.down()
+    # Other folders' conftests import this fixture, and each has one of its own: the last to come ends first.
+    if took := stages.untold():
+        tell_figure(f"{provider.name} and its images: {took}")
 
 
 @pytest.fixture(scope="session")

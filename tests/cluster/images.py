@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from tests.cluster.commands import CommandFailed, run, succeeds
 from tests.cluster.places import BUILDAH_RUN, CACHE, ROOT
+from tests.cluster.stages import stage
 
 SOURCES: Final = ("LICENSE", "README.md", "operator", "pyproject.toml", "requirements", "sidecar")
 """What `.dockerignore` lets into a build."""
@@ -125,7 +126,7 @@ class Buildah:
 
     def _make_base(self) -> None:
         print(f"Making {self.base} from Debian's packages (kept in {CACHE})", flush=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        with stage("base image"), tempfile.TemporaryDirectory(dir=CACHE) as folder:
             system, archive = Path(folder) / "system", Path(folder) / "files" / "base.tar"
             archive.parent.mkdir()
             run("debootstrap", "--variant=minbase", f"--include={_DEBIAN_PACKAGES}", _DEBIAN_SUITE, system)
@@ -169,7 +170,8 @@ def reference(name: str, *, base: str) -> str:
 def build(name: str, *, builder: Builder) -> str:
     """Build one of the project's images, unless it is there already; returns its reference."""
     tag = reference(name, base=builder.base)
-    builder.build(ROOT / "images" / name / "Dockerfile", tag=tag)
+    with stage(f"image {name}"):
+        builder.build(ROOT / "images" / name / "Dockerfile", tag=tag)
     return tag
 
 

@@ -7,6 +7,7 @@ binaries, and the images that containerd has already unpacked.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -30,6 +31,7 @@ from tests.cluster import (
 )
 from tests.cluster.commands import ClusterError, run, succeeds
 from tests.cluster.places import BUILDAH_RUN, CACHE, CONTAINERD_ROOT, KUBECONFIG, LOGS, NODE, RUN, STATE
+from tests.cluster.stages import stage
 
 NODE_READY_SECONDS: Final = 90.0
 _CERTIFICATES: Final = STATE / "certificates"
@@ -44,6 +46,8 @@ _COMPONENTS: Final = (
     "kube-proxy",
     "coredns",
 )
+_CAPABILITIES: Final = (12, 21)
+"""NET_ADMIN and SYS_ADMIN, by their numbers in the kernel. Root in a container often has neither."""
 _LAST_TO_END: Final = ("containerd", "kube-apiserver", "etcd")
 """What others still write to while they end."""
 
@@ -54,21 +58,28 @@ def why_not() -> str | None:
         return "the one-node cluster needs Linux"
     if os.geteuid() != 0:
         return "the one-node cluster needs root"
-    if shutil.which("go") is None:
-        return "the one-node cluster is built by Go, which is not installed"
-    return None
+    if not _may_make_networks_and_mounts():
+        return "the one-node cluster needs the capabilities NET_ADMIN and SYS_ADMIN, which this container lacks"
+    return packages.why_not()
+
+
+def prepare() -> tuple[Path, Path]:
+    """Install and build what is not there yet; returns the folder of Kubernetes' programs, and CoreDNS."""
+    with stage("packages"):
+        packages.install_missing()
+    return binaries.folder_of(binaries.KUBERNETES), binaries.program(binaries.COREDNS, "coredns")
 
 
 def up() -> Path:
     """Bring the cluster up, or find it running; returns the path of its kubeconfig."""
-    packages.install_missing()
-    # All of them before anything is started: a first build takes minutes.
-    kubernetes, coredns = binaries.folder_of(binaries.KUBERNETES), binaries.program(binaries.COREDNS, "coredns")
+    # All of it before anything is started: a first build takes minutes.
+    kubernetes, coredns = prepare()
     if is_healthy():
         return KUBECONFIG
     clean()
     try:
-        _start(kubernetes, coredns=coredns)
+        with stage("start"):
+            _start(kubernetes, coredns=coredns)
     except BaseException:
         # Also on Ctrl-C. The logs stay.
         clean()
@@ -121,8 +132,13 @@ def load(tag: str, *, builder: images.Builder) -> None:
     """Give an image to containerd, unless it has it."""
     if tag in node.containerd("images", "list", "--quiet").split():
         return
-    with images.archived(tag, builder=builder) as archive:
+    with stage("images to the node"), images.archived(tag, builder=builder) as archive:
         node.containerd("images", "import", archive)
+
+
+def _may_make_networks_and_mounts() -> bool:
+    [effective] = re.findall(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    return all(int(effective, 16) >> number & 1 for number in _CAPABILITIES)
 
 
 def _start(kubernetes: Path, *, coredns: Path) -> None:

@@ -22,15 +22,22 @@ PACKAGES: Final = {
 """Program, and the Debian package that brings it."""
 
 
+def why_not() -> str | None:
+    """Why what is missing can't be installed here; None: nothing is missing, or it can."""
+    missing = _missing()
+    if not missing or shutil.which("apt-get"):
+        return None
+    return f"the one-node cluster needs {', '.join(missing)}, and this is no Debian: install them, or use kind"
+
+
 def install_missing() -> None:
     """Install what is not there yet. Nothing is asked of the network where all of it is."""
-    missing = sorted({package for program, package in PACKAGES.items() if not _is_there(program)})
+    missing = _missing()
     if not missing:
         return
-    if shutil.which("apt-get") is None:
-        raise ClusterUnavailable(
-            f"the one-node cluster needs {', '.join(missing)}, and this is no Debian: install them, or use kind"
-        )
+    reason = why_not()
+    if reason is not None:
+        raise ClusterUnavailable(reason)
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     run("apt-get", "update", "-qq", environment=environment)
     # Packages that bring services would start them: a second containerd is not wanted.
@@ -38,6 +45,10 @@ def install_missing() -> None:
         *("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing),
         environment={**environment, "RUNLEVEL": "1"},
     )
+
+
+def _missing() -> list[str]:
+    return sorted({package for program, package in PACKAGES.items() if not _is_there(program)})
 
 
 def _is_there(program: str) -> bool:

@@ -34,6 +34,9 @@ class Provider(Protocol):
     def helm(self) -> Path:
         """A Helm."""
 
+    def prepare(self) -> None:
+        """Have all that its first start would wait for."""
+
     def is_up(self) -> bool:
         """Whether it runs already."""
 
@@ -62,6 +65,9 @@ class Given:
     @property
     def helm(self) -> Path:
         return _helm()
+
+    def prepare(self) -> None:
+        """It is there."""
 
     def is_up(self) -> bool:
         return True
@@ -101,6 +107,9 @@ class Kind:
     def helm(self) -> Path:
         return _helm()
 
+    def prepare(self) -> None:
+        """It fetches what it needs when it starts."""
+
     def is_up(self) -> bool:
         return kind.is_running()
 
@@ -130,6 +139,9 @@ class OneNode:
     def helm(self) -> Path:
         # Not the machine's: the one whose version the tests are written for.
         return binaries.program(binaries.HELM, "helm")
+
+    def prepare(self) -> None:
+        one_node.prepare()
 
     def is_up(self) -> bool:
         return one_node.is_healthy()

@@ -15,9 +15,10 @@ from llm_operator.kube import LLM_PROVIDER, NAMESPACE, POD, SECRET, TEAM_QUOTA, 
 from llm_operator.reconcile.credentials import Credentials
 from llm_operator.reconcile.health import Probe, ProbeOutcome
 from llm_operator.reconcile.key_check import Verdict
-from llm_operator.reconcile.loop import Reconciler, Surroundings
+from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
 from llm_operator.reconcile.report_reader import Reports
+from llm_operator.reconcile.state import Surroundings
 from llm_operator.settings import Settings
 from llm_operator.status import Reason, Truth
 from llm_sidecar.contract.config import ConfigDocument, parse_config

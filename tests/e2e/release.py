@@ -49,10 +49,34 @@ class Release:
         """`helm test`."""
         return self._helm("test", RELEASE, f"--timeout={_INSTALL_SECONDS}s")
 
-    def logs(self, component: str) -> str:
-        """What a component said, for failures and for searching."""
+    def told(self) -> str:
+        """All that Helm tells about the release: notes, values, manifests, hooks."""
+        return self._helm("get", "all", RELEASE) + self._helm("status", RELEASE)
+
+    def pods(self, component: str) -> list[Any]:
+        """A component's pods that are not on their way out."""
         selector = f"--selector=app.kubernetes.io/component={component}"
-        return self.cluster.text("logs", f"--namespace={self.namespace}", selector, "--tail=-1")
+        found = self.cluster.kubectl("get", "pods", f"--namespace={self.namespace}", selector)["items"]
+        return [one for one in found if "deletionTimestamp" not in one["metadata"]]
+
+    def wait_for(self, component: str) -> None:
+        """Wait until a component's Deployment is available, with all of its pods."""
+        place = f"deployment/{RELEASE}-{component}"
+        self.cluster.text("rollout", "status", place, f"--namespace={self.namespace}", f"--timeout={_INSTALL_SECONDS}s")
+
+    @contextmanager
+    def scaled_to_zero(self, component: str) -> Iterator[None]:
+        """Without any pod of a component; as before afterwards."""
+        place = (f"deployment/{RELEASE}-{component}", f"--namespace={self.namespace}")
+        replicas = self.cluster.kubectl("get", *place)["spec"]["replicas"]
+        try:
+            self.cluster.text("scale", *place, "--replicas=0")
+            selector = f"--selector=app.kubernetes.io/component={component}"
+            self.cluster.text("wait", "pods", selector, place[1], "--for=delete", f"--timeout={_INSTALL_SECONDS}s")
+            yield
+        finally:
+            self.cluster.text("scale", *place, f"--replicas={replicas}")
+            self.wait_for(component)
 
     def _helm(self, *arguments: str | Path, values: Mapping[str, Any] | None = None) -> str:
         return run(

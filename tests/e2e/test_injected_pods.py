@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_sidecar.contract.names import SIDECAR_CONTAINER, TEAM_LABEL, PodAnnotation
+from llm_sidecar.contract.names import CONFIG_VOLUME, SIDECAR_CONTAINER, TEAM_LABEL, PodAnnotation
 from tests.cluster import pods
 from tests.e2e import resources
 from tests.e2e.applications import INJECT, Applications
@@ -122,11 +122,20 @@ def test_a_pod_without_a_team_is_refused(team: Team) -> None:
     assert "NoTeam: " in applications.refusal("app")
 
 
-def test_a_container_of_our_name_and_a_volume_of_our_secret_are_refused(team: Team) -> None:
+def test_a_container_or_a_volume_of_our_name_and_a_volume_of_our_secret_are_refused(team: Team) -> None:
     applications = team()
     applications.deploy("named", applications.waiting(), applications.waiting(SIDECAR_CONTAINER))
 
     assert "NameTaken: " in applications.refusal("named")
+
+    # With our volume's name in the template, the application would mount whatever the webhook puts there.
+    mounting = applications.waiting()
+    mounting["volumeMounts"] = [{"name": CONFIG_VOLUME, "mountPath": "/keys"}]
+    spec = resources.specification(mounting)
+    spec["volumes"].append({"name": CONFIG_VOLUME, "emptyDir": {}})
+    applications.apply(resources.deployment("mounting", spec, annotations=INJECT))
+
+    assert "ConfigUsed: " in applications.refusal("mounting")
 
     secret = f"llm-sidecar.{applications.namespace}.default"
     thief = pods.spec(applications.waiting(), volumes=[{"name": "keys", "secret": {"secretName": secret}}])

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from llm_operator.admission_server import MOST_BODY_BYTES, serve_admin, serve_admission
+from llm_operator.admin_server import serve_admin
+from llm_operator.admission_server import MOST_BODY_BYTES, serve_admission
 from llm_operator.certificate_reader import CertificateReader
 from llm_operator.webhook_metrics import WebhookMetrics
 from tests.golden.injection import CASES, compact, read_pod
@@ -157,7 +158,7 @@ async def test_a_client_that_does_not_speak_tls_disturbs_nobody(url: str, api_se
 async def test_probes_and_metrics_have_a_listener_of_their_own() -> None:
     ready = {"certificate": False, "teams": True}
     async with (
-        serve_admin(WebhookMetrics(), lambda: ready, host="127.0.0.1", port=0) as port,
+        serve_admin(WebhookMetrics().exposition, lambda: ready, host="127.0.0.1", port=0) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
     ):
         async with client.get("/readyz") as response:

@@ -4,7 +4,7 @@ but for the one gauge that speaks of providers.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 
 class ControllerMetrics:
@@ -53,3 +53,7 @@ class ControllerMetrics:
     def count_call(self, verb: str, resource: str, status: int) -> None:
         """Count a call to the API server."""
         self.api_calls.labels(verb, resource, str(status) if status else "none").inc()
+
+    def exposition(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self.registry)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm_sidecar.commands.arguments import port_number
 from llm_sidecar.contract.names import ADMIN_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="YAML or JSON files, or folders of them; may be repeated",
     )
     parser.add_argument("--team", metavar="[NAMESPACE/]NAME", help="the TeamQuota to serve, where there are several")
-    parser.add_argument("--port", type=int, default=PROXY_PORT, help="the proxy's port on 127.0.0.1 (%(default)s)")
     parser.add_argument(
-        "--admin-port", type=int, default=ADMIN_PORT, help="port of /metrics, /healthz, /readyz (%(default)s)"
+        "--port", type=port_number, default=PROXY_PORT, help="the proxy's port on 127.0.0.1 (%(default)s)"
+    )
+    parser.add_argument(
+        "--admin-port", type=port_number, default=ADMIN_PORT, help="port of /metrics, /healthz, /readyz (%(default)s)"
     )
     parser.add_argument(
         "--redis", metavar="URL", help="the shared Redis or Valkey (default: one of its own, kept in memory)"

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm_sidecar.commands.arguments import port_number
 from llm_sidecar.contract.names import ADMIN_PORT, PROXY_PORT, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -22,9 +23,11 @@ def add_parser(subparsers: Subparsers) -> None:
         f"The pod's token is read from {TOKEN_VARIABLE}.",
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the config document")
-    parser.add_argument("--port", type=int, default=PROXY_PORT, help="the proxy's port on 127.0.0.1 (%(default)s)")
     parser.add_argument(
-        "--admin-port", type=int, default=ADMIN_PORT, help="port of /metrics, /healthz, /readyz (%(default)s)"
+        "--port", type=port_number, default=PROXY_PORT, help="the proxy's port on 127.0.0.1 (%(default)s)"
+    )
+    parser.add_argument(
+        "--admin-port", type=port_number, default=ADMIN_PORT, help="port of /metrics, /healthz, /readyz (%(default)s)"
     )
     parser.add_argument(
         "--admin-host",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from llm_sidecar.commands.arguments import port_number
 from llm_sidecar.simulate import (
     DEFAULT_MODELS,
     DEFAULT_PORT,
@@ -38,7 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 for any free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=port_number, default=DEFAULT_PORT, help="0 for any free one (default: %(default)s)"
+    )
     parser.add_argument("--fault", action="append", default=[], metavar="SPEC", help="faults for every request")
     parser.add_argument("--latency-ms", type=int, metavar="N", help="short for --fault latency_ms=N")
     parser.add_argument(
@@ -46,7 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="append",
         default=[],
         metavar="KEY",
-        help="refuse other keys; openai=KEY, anthropic=KEY or gemini=KEY for one API alone; may be repeated",
+        help="refuse other keys; openai=KEY, anthropic=KEY or gemini=KEY for one API alone, and for a key with a = in "
+        "it; may be repeated",
     )
     parser.add_argument(
         "--model",
@@ -70,28 +76,46 @@ def run(args: argparse.Namespace) -> int:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings))
     except OSError as error:
-        sys.stderr.write(
-            f"llm-sidecar simulate: cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Choose another --port, or 0 for any free one.\n"
-        )
+        where = f"{settings.host} port {settings.port}"
+        sys.stderr.write(f"llm-sidecar simulate: cannot listen on {where}: {error.strerror}. {_fix(error)}\n")
         return 1
     return 0
 
 
 def _settings(args: argparse.Namespace) -> SimulatorSettings:
-    faults = [*args.fault, *([f"latency_ms={args.latency_ms}"] if args.latency_ms is not None else [])]
-    try:
-        parse_faults(",".join(faults))
-    except FaultSpecError as error:
-        raise ValueError(f"--fault: {error}") from None
+    faults = ",".join(args.fault)
+    _check_faults("--fault", faults)
+    if args.latency_ms is not None:
+        faults = f"{faults},latency_ms={args.latency_ms}"
+        _check_faults("--latency-ms", faults)
+    for key in args.require_key:
+        _check_key(key)
     return SimulatorSettings(
         host=args.host,
         port=args.port,
-        faults=",".join(faults),
+        faults=faults,
         required_keys=tuple(args.require_key),
         seed=args.seed,
         models=_models(args.model, DEFAULT_MODELS),
     )
+
+
+def _check_faults(option: str, specification: str) -> None:
+    try:
+        parse_faults(specification)
+    except FaultSpecError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+def _check_key(told: str) -> None:
+    name, equals, key = told.partition("=")
+    # A mistyped API is far more likely than a key with a = in it, and would shut everybody out without a word.
+    if not told or (equals and not (key and name in set(Family))):
+        # Nothing of it is repeated: it may be the key.
+        raise ValueError(
+            "--require-key: expected KEY, openai=KEY, anthropic=KEY or gemini=KEY, and none of them empty; "
+            "a key with a = in it needs the API's name before it"
+        )
 
 
 def _models(told: list[str], usual: Mapping[Family, tuple[str, ...]]) -> Mapping[Family, tuple[str, ...]]:
@@ -102,6 +126,12 @@ def _models(told: list[str], usual: Mapping[Family, tuple[str, ...]]) -> Mapping
             raise ValueError(f"--model {each!r}: expected openai=NAME, anthropic=NAME or gemini=NAME")
         chosen[Family(api)] = (*chosen.get(Family(api), ()), name)
     return {**usual, **chosen}
+
+
+def _fix(error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "Give --host an address of this machine, such as 127.0.0.1."
+    return "Choose another --port, or 0 for any free one."
 
 
 async def _serve(settings: SimulatorSettings) -> None:
@@ -121,13 +151,6 @@ def _banner(simulator: SimulatorHandle) -> str:
         f"Anthropic  ANTHROPIC_BASE_URL={simulator.base_url}\n"
         f"Gemini     GOOGLE_GEMINI_BASE_URL={simulator.base_url}\n"
     )
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError("must be from 0 to 65535")
-    return number
 
 
 def _loop_factory() -> Any:

@@ -27,13 +27,13 @@ from llm_sidecar.simulate.errors import (
     Family,
     Refusal,
     failure,
+    invalid_request,
     no_such_path,
-    openai_error,
     too_large,
     wrong_key,
     wrong_method,
 )
-from llm_sidecar.simulate.faults import FAULT_HEADER, FAULT_PATH, FaultSchedule, FaultSpecError, parse_faults
+from llm_sidecar.simulate.faults import FAULT_HEADER, FAULT_PATH, Faults, FaultSchedule, FaultSpecError, parse_faults
 from llm_sidecar.simulate.headers import answer_headers, given_key
 from llm_sidecar.simulate.ledger import Entry, Ledger, Outcome
 from llm_sidecar.simulate.routes import Endpoint, Route, match
@@ -137,11 +137,20 @@ class Simulator:
         try:
             return await self._answer(request, entry)
         except FaultSpecError as error:
-            entry.status, entry.outcome = 400, Outcome.FINISHED
-            return _json(openai_error(400, str(error), kind="invalid_fault").body, status=400)
+            return self._refuse_fault(request, entry, error)
         except (ConnectionError, asyncio.CancelledError):
             entry.outcome = Outcome.CLIENT_GONE
             raise
+
+    def _refuse_fault(self, request: web.Request, entry: Entry, error: FaultSpecError) -> web.Response:
+        path, _ = _split_path(request.path)
+        route = match(path, request.headers, has_query_key="key" in request.query)
+        headers = answer_headers(route.family, self._stamp(entry), latency_ms=0)
+        exchange = Exchange(request=request, headers=headers, faults=Faults(), entry=entry, closing=self._closing)
+        return _refuse(exchange, route, invalid_request(route.family, str(error)).answer)
+
+    def _stamp(self, entry: Entry) -> Stamp:
+        return Stamp(entry.number, int(time.time()), self._settings.seed)
 
     async def _answer(self, request: web.Request, entry: Entry) -> web.StreamResponse:
         path, specification = _split_path(request.path)
@@ -149,7 +158,7 @@ class Simulator:
         faults = self._schedule.decide(parse_faults(request.headers.get(FAULT_HEADER, ""), base=faults))
         route = match(path, request.headers, has_query_key="key" in request.query)
         entry.api = route.endpoint
-        stamp = Stamp(entry.number, int(time.time()), self._settings.seed)
+        stamp = self._stamp(entry)
         headers = answer_headers(route.family, stamp, latency_ms=faults.latency_ms)
         exchange = Exchange(request=request, headers=headers, faults=faults, entry=entry, closing=self._closing)
         reply: Reply | None = None

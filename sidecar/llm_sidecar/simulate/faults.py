@@ -21,7 +21,9 @@ REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MAXIMUM_TRACKED_SPECS: Final = 4096
 _MAXIMUM_BYTES: Final = 256 * 1024 * 1024
 _MAXIMUM_MILLISECONDS: Final = 24 * 3600 * 1000
+_MAXIMUM_SECONDS: Final = 365 * 24 * 3600
 _MAXIMUM_COUNT: Final = 1_000_000
+_MAXIMUM_DIGITS: Final = 12
 
 
 class FaultSpecError(ValueError):
@@ -91,7 +93,7 @@ FAILURES: Final = (
 
 def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and minimum <= int(text[:12]) <= maximum):
+        if not (text.isascii() and text.isdigit() and len(text) <= _MAXIMUM_DIGITS and minimum <= int(text) <= maximum):
             raise FaultSpecError(f"must be a whole number from {minimum} to {maximum}")
         return int(text)
 
@@ -115,8 +117,10 @@ def _listed(choices: tuple[int, ...]) -> Callable[[str], int]:
 
 
 def _seconds_or_none(text: str) -> str:
-    if text != "none" and not text.replace(".", "", 1).isdecimal():
-        raise FaultSpecError("must be a number of seconds, or none")
+    digits = text.replace(".", "", 1)
+    is_number = digits.isascii() and digits.isdecimal() and len(digits) <= _MAXIMUM_DIGITS
+    if text != "none" and not (is_number and float(text) <= _MAXIMUM_SECONDS):
+        raise FaultSpecError(f"must be a number of seconds up to {_MAXIMUM_SECONDS}, or none")
     return text
 
 

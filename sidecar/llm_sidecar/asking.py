@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -36,7 +37,7 @@ from llm_sidecar.translated_call import Translations, holds_foreign_marks
 from llm_sidecar.translation.losses import Undecodable, Untranslatable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from llm_sidecar.exchange import Exchange
     from llm_sidecar.failover.breaker import CircuitBreaker, OnState
@@ -53,13 +54,16 @@ NO_ROOM: Final = "rate_limits_used_up"
 """Why a candidate was skipped: see `quota/provider_rate.py`."""
 USUAL_OUTPUT_TOKENS: Final = 1024
 """Of what a provider grants, no more output than this is taken ahead: most answers are shorter than their cap."""
+OnOutcome = Callable[[str, FailureKind | None, float], object]
+"""Called with a provider, why an attempt failed (None: it did not), and how many milliseconds it took."""
 
 
 class Providers:
     """What this process remembers of its providers between requests."""
 
-    def __init__(self, *, on_circuit: OnState, draw: Draw = random.random) -> None:
+    def __init__(self, *, on_circuit: OnState, on_outcome: OnOutcome, draw: Draw = random.random) -> None:
         self.breakers = CircuitBreakers(on_state=on_circuit)
+        self.on_outcome = on_outcome
         self.draw = draw
         self._budgets: dict[str, RetryBudget] = {}
 
@@ -73,6 +77,10 @@ class Providers:
         if budget is None:
             budget = self._budgets[configured.name] = RetryBudget()
         return LocalRetries(configured.retry, budget, sdk_retries=sdk_retries, draw=self.draw)
+
+    def hint_failing(self, provider: str, model: str) -> None:
+        """Somebody else's circuit for these opened; ours, if there is one, lets a single request find out."""
+        self.breakers.hint_failing(provider, model)
 
     def keep(self, configured: Sequence[ConfiguredProvider]) -> list[tuple[str, str]]:
         """Forget the providers that a new configuration does not name; returns the forgotten circuits."""
@@ -208,6 +216,7 @@ class Asking:
             answer = await self._attempt(candidate, visit.prepared)
         except AttemptFailed as failed:
             permit.failed(failed.failure.kind)
+            self._providers.on_outcome(candidate.name, failed.failure.kind, (time.perf_counter() - began) * 1000)
             if take is not None:
                 take.unused(reached_provider=failed.failure.kind is not FailureKind.CONNECTION)
             return self._failed(visit, failed, began)

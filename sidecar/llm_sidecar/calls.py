@@ -131,6 +131,7 @@ class Calls:
     ) -> web.StreamResponse:
         if isinstance(opened, PlainAnswer):
             permit.succeeded()
+            self._providers.on_outcome(candidate.name, None, asked.record.attempts[-1].milliseconds)
             return self._relay_plain(asked, candidate, opened)
         timeouts = candidate.configured.provider.timeouts
         try:
@@ -141,10 +142,21 @@ class Calls:
             asked.spending.streaming(opened.observer)
             return await StreamRelay(opened, timeouts, asked.exchange.held).run(asked.exchange.request, asked.record)
         finally:
-            _tell(permit, asked.record)
+            self._tell(permit, candidate, asked.record)
             opened.response.close()
             if isinstance(opened, OpenStream):
                 asked.record.cost_nano_usd = cost_nano_usd(candidate.model, opened.observer.usage)
+
+    def _tell(self, permit: Permit, candidate: Candidate, record: RequestRecord) -> None:
+        """How an answer that had begun has ended."""
+        if record.client_gone:
+            permit.abandoned()
+        elif record.interrupted:
+            permit.failed(FailureKind.INTERRUPTED)
+            self._providers.on_outcome(candidate.name, FailureKind.INTERRUPTED, 0.0)
+        else:
+            permit.succeeded()
+            self._providers.on_outcome(candidate.name, None, record.attempts[-1].milliseconds)
 
     def _relay_plain(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> web.Response:
         asked.spending.answered(answer.usage, answer_bytes=len(answer.body))
@@ -212,16 +224,6 @@ async def _from_cache(exchange: Exchange, parsed: ParsedRequest, entry: CacheEnt
 
 
 # --- answers
-
-
-def _tell(permit: Permit, record: RequestRecord) -> None:
-    """How an answer that had begun has ended, for the provider's circuit."""
-    if record.client_gone:
-        permit.abandoned()
-    elif record.interrupted:
-        permit.failed(FailureKind.INTERRUPTED)
-    else:
-        permit.succeeded()
 
 
 def _plain_reply(answer: PlainAnswer, record: RequestRecord) -> web.Response:

@@ -47,9 +47,13 @@ class ModelAccess:
 
     def allows(self, model: str) -> bool:
         """True where the team may use it."""
-        if any(matches(model, pattern) for pattern in self.deny):
+        if self.denies(model):
             return False
         return not self.allow or any(matches(model, pattern) for pattern in self.allow)
+
+    def denies(self, model: str) -> bool:
+        """True where the team must not use it, not even as one that stands in."""
+        return any(matches(model, pattern) for pattern in self.deny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class Runtime:
                 request_type=request.call.type,
                 request=Size(request.input_tokens_estimate, request.max_output_tokens),
             )
+        if self.access.deny:  # who asks for another model must not get a forbidden one in its place
+            candidates = tuple(one for one in candidates if not (one.stands_in and self.access.denies(one.model.name)))
         if not candidates:
             elsewhere = self.routes.serves_elsewhere(model)
             hint = f"; it is served in {', '.join(elsewhere)}" if elsewhere else ""

@@ -226,6 +226,12 @@ class CircuitBreakers:
             found.configure(settings)
         return found
 
+    def hint_failing(self, provider: str, model: str) -> None:
+        """Somebody else's breaker for these opened: see `CircuitBreaker.hint_failing`. Unused ones need no hint."""
+        found = self._breakers.get((provider, model))
+        if found is not None:
+            found.hint_failing()
+
     def known(self, provider: str) -> list[CircuitBreaker]:
         """All breakers of a provider, for what the fleet tells about it."""
         return [breaker for (name, _), breaker in self._breakers.items() if name == provider]

@@ -209,6 +209,13 @@ class Routes:
         """All of them, by priority."""
         return self._providers
 
+    def foreign_languages(self) -> frozenset[API]:
+        """The languages between which calls are likely to be translated: all, unless every provider shares one."""
+        spoken_by = [GENERATING.intersection(one.provider.apis) for one in self._providers]
+        spoken_by = [apis for apis in spoken_by if apis]
+        shared = frozenset.intersection(*spoken_by) if spoken_by else frozenset[API]()
+        return frozenset[API]() if shared or not spoken_by else frozenset.union(*spoken_by)
+
     def model_names(self, apis: Iterable[API]) -> list[str]:
         """Names and aliases that an application may ask for in any of these APIs; patterns name no model."""
         wanted = tuple(apis)

@@ -19,10 +19,12 @@ from llm_sidecar.translation.anthropic_messages.blocks import OWN, needed
 from llm_sidecar.translation.anthropic_messages.turns import checked_id
 from llm_sidecar.translation.anthropic_messages.written_blocks import BlockWriter
 from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
-from llm_sidecar.translation.parts import NOTHING, Media, Native, Part, Refusal, Thinking, ToolCall
+from llm_sidecar.translation.parts import NOTHING, Media, Native, Part, Refusal, Thinking, ToolCall, ToolKind
 from llm_sidecar.translation.reading import Fields
 
 _REASON: Final = "stop_reason"
+WITHOUT_A_CALL: Final = Finish.LENGTH
+"""How an answer ends of which a call had to be left out: it must not look whole."""
 
 
 def decode(document: Mapping[str, Any]) -> Answer:
@@ -51,7 +53,7 @@ def decode(document: Mapping[str, Any]) -> Answer:
 
 
 def encode(answer: Answer, *, losses: Losses) -> dict[str, Any]:
-    """Write an answer. Raises `Untranslatable` for a call whose arguments are no JSON object."""
+    """Write an answer. It is paid for: what cannot be said is left out and told, and nothing refused."""
     head = {"id": answer.id, "type": "message", "role": "assistant", "model": answer.model}
     return head | (_own(answer, losses) if answer.api is OWN else _foreign(answer, losses))
 
@@ -82,9 +84,10 @@ def _foreign(answer: Answer, losses: Losses) -> dict[str, Any]:
     ending: dict[str, Any] = dict(stops.NOT_YET)
     if choice.finish is not None:
         finish = Finish.REFUSAL if any(isinstance(part, Refusal) for part in choice.parts) else choice.finish
+        calls = [part for part in choice.parts if isinstance(part, ToolCall)]
         ending = stops.encode(
-            finish,
-            has_calls=any(isinstance(part, ToolCall) for part in choice.parts),
+            finish if all(is_writable(call) for call in calls) else WITHOUT_A_CALL,
+            has_calls=bool(calls),
             stop_sequence=choice.stop_sequence,
             losses=losses,
         )
@@ -94,7 +97,11 @@ def _foreign(answer: Answer, losses: Losses) -> dict[str, Any]:
 def shown(part: Part, index: int, *, answer_id: str, api: API | None, writer: BlockWriter) -> list[dict[str, Any]]:
     """The blocks for one part of another language's answer."""
     if isinstance(part, Media):
-        raise Untranslatable(f"{part.kind} output")
+        writer.losses.drop(part.kind.value)
+        return []
+    if isinstance(part, ToolCall) and not is_writable(part):
+        writer.losses.drop(foreign.CALL)
+        return []
     if isinstance(part, Thinking) and part.owner is not OWN:
         return [thought(part)] if part.text or part.signature else []
     if isinstance(part, Native):
@@ -109,6 +116,17 @@ def shown(part: Part, index: int, *, answer_id: str, api: API | None, writer: Bl
         part = replace(part, id=checked_id(part.id) or made_up_id(answer_id, index), signature=None)
     block = writer.block(part)
     return before if block is None else [*before, block]
+
+
+def is_writable(call: ToolCall) -> bool:
+    """Can a block say this call? It knows no input but objects."""
+    if call.kind is ToolKind.CUSTOM:
+        return False
+    try:
+        call.arguments_object()
+    except Untranslatable:
+        return False
+    return True
 
 
 def thought(part: Thinking) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from llm_sidecar.translation.events import (
     Started,
     UsageTold,
 )
-from llm_sidecar.translation.losses import Losses, Untranslatable
-from llm_sidecar.translation.parts import Document, Media
+from llm_sidecar.translation.losses import Losses
+from llm_sidecar.translation.parts import Document, ToolCall
 
 _TOLD_AT_THE_START: Final = ("cache_creation", "service_tier", "inference_geo", "speed")
 _BESIDE_DELTA: Final = "context_management"
@@ -55,7 +55,19 @@ class _Part:
 class MessagesStreamEncoder:
     """Writes one stream; see `StreamEncoder`."""
 
-    __slots__ = ("_api", "_id", "_index", "_losses", "_out", "_parts", "_refused", "_seen_call", "_stop", "_usage")
+    __slots__ = (
+        "_api",
+        "_id",
+        "_index",
+        "_losses",
+        "_lost_call",
+        "_out",
+        "_parts",
+        "_refused",
+        "_seen_call",
+        "_stop",
+        "_usage",
+    )
 
     def __init__(self, *, losses: Losses) -> None:
         self._losses = losses
@@ -65,7 +77,7 @@ class MessagesStreamEncoder:
         self._parts: dict[int, _Part] = {}
         self._stop: ChoiceEnded | None = None
         self._usage: ToldUsage | None = None
-        self._seen_call = self._refused = False
+        self._seen_call = self._lost_call = self._refused = False
         self._out: list[bytes] = []
 
     def encode(self, events: Iterable[Event]) -> bytes:
@@ -139,7 +151,9 @@ class MessagesStreamEncoder:
         """Write of the first part that is not yet ended what it has, and of those behind it once it is."""
         while self._parts:
             number, part = next(iter(self._parts.items()))
-            if part.started.kind is PartKind.TOOL_CALL:
+            if part.started.custom:
+                self._leave_out(part)
+            elif part.started.kind is PartKind.TOOL_CALL:
                 self._open_block(part)
             for delta in part.waiting:
                 self._delta(part, delta)
@@ -149,7 +163,15 @@ class MessagesStreamEncoder:
             self._close(part)
             del self._parts[number]
 
+    def _leave_out(self, part: _Part) -> None:
+        """A call of a tool that takes free text. What of it is still to come says nothing more."""
+        self._losses.drop(foreign.CALL)
+        self._lost_call = True
+        part.waiting.clear()
+
     def _delta(self, part: _Part, event: PartDelta) -> None:
+        if part.started.custom:
+            return
         kind = part.started.kind
         if event.kind is DeltaKind.SIGNATURE:
             part.signature += event.text
@@ -188,8 +210,6 @@ class MessagesStreamEncoder:
             self._begin({"type": "text", "text": "", **extra})
 
     def _open_call(self, started: PartStarted, extra: dict[str, Any]) -> None:
-        if started.custom:
-            raise Untranslatable("a call of a tool that takes free text")
         self._seen_call = True
         if started.signature is not None:
             sign = signatures.marked(self._api, started.signature, signs_call=True)
@@ -218,10 +238,10 @@ class MessagesStreamEncoder:
 
     def _whole(self, started: PartStarted) -> None:
         part = started.whole
-        if isinstance(part, Media):
-            raise Untranslatable(f"{part.kind} output")
         if part is None:
             return
+        if isinstance(part, ToolCall) and not answers.is_writable(part):
+            self._lost_call = True
         writer = BlockWriter(is_own=self._is_own, losses=self._losses)
         if self._is_own:
             written = writer.blocks([part])
@@ -244,6 +264,8 @@ class MessagesStreamEncoder:
         foreign.drop_extra(event.extra, where="", losses=self._losses)
         stop = self._stop or ChoiceEnded(finish=Finish.OTHER)
         finish = Finish.REFUSAL if self._refused else stop.finish
+        if self._lost_call:
+            finish = answers.WITHOUT_A_CALL
         if not self._is_own:
             foreign.drop_extra(stop.extra, where="choices", losses=self._losses)
             sequence = stop.stop_sequence

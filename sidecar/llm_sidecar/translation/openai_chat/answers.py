@@ -12,7 +12,7 @@ from llm_sidecar.contract.names import API
 from llm_sidecar.translation.answer import Answer, Choice, ToldUsage
 from llm_sidecar.translation.conversation import Role, Turn
 from llm_sidecar.translation.foreign import drop_answer_extras
-from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
+from llm_sidecar.translation.losses import Losses, Undecodable
 from llm_sidecar.translation.openai_chat.finishes import decode_finish, encode_finish
 from llm_sidecar.translation.openai_chat.leftovers import restore
 from llm_sidecar.translation.openai_chat.messages import decode_message, encode_message, signature_field
@@ -101,7 +101,7 @@ def _unprefixed(extra: Document) -> dict[str, Any]:
 
 
 def encode_answer(answer: Answer, losses: Losses) -> Mapping[str, Any]:
-    """The answer's document. Raises `Untranslatable`."""
+    """The answer's document. It is paid for: what a message cannot say is left out and told, and nothing refused."""
     return _encode_own(answer) if answer.api is API.OPENAI_CHAT else _encode_foreign(answer, losses)
 
 
@@ -181,7 +181,7 @@ class _Said:
         self.calls: list[dict[str, Any]] = []
 
     def take(self, part: Part) -> None:
-        """Raises `Untranslatable` for content that has no place in a message."""
+        """What has no place in a message is told and left out."""
         if isinstance(part, Text):
             self._content = (self._content or "") + part.text
             drop_of_text(part, self._losses)
@@ -192,10 +192,8 @@ class _Said:
             self.refusal = (self.refusal or "") + part.text
         elif isinstance(part, ToolCall):
             self.calls.append(call_field(part, made_up_id(self._answer_id, self._choice, len(self.calls))))
-        elif isinstance(part, Native) and part.is_harmless:
-            self._losses.drop(part.kind)
         else:
-            raise Untranslatable(_what(part))
+            self._losses.drop(name_of(part))
 
     def message(self) -> dict[str, Any]:
         """The message, with the fields that are always there."""
@@ -207,10 +205,11 @@ class _Said:
         return message
 
 
-def _what(part: Part) -> str:
+def name_of(part: Part) -> str:
+    """The name under which a part without a place in a message is told as left out."""
     if isinstance(part, Native):
-        return f"`{part.kind}` in the answer"
-    return f"{part.kind.value} in the answer" if isinstance(part, Media) else "a tool's result in the answer"
+        return part.kind
+    return part.kind.value if isinstance(part, Media) else "tool_result"
 
 
 def drop_of_text(text: Text, losses: Losses) -> None:

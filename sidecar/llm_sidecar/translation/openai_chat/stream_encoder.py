@@ -33,11 +33,12 @@ from llm_sidecar.translation.openai_chat.answers import (
     drop_of_text,
     drop_of_thinking,
     made_up_id,
+    name_of,
 )
 from llm_sidecar.translation.openai_chat.finishes import encode_finish
 from llm_sidecar.translation.openai_chat.messages import signature_field
 from llm_sidecar.translation.openai_chat.usage import encode_usage
-from llm_sidecar.translation.parts import Native, Part, Refusal, Text, Thinking, ToolCall
+from llm_sidecar.translation.parts import Part, Refusal, Text, Thinking, ToolCall
 
 _DONE: Final = b"data: [DONE]\n\n"
 _FIELDS: Final = {
@@ -179,13 +180,10 @@ class ChatStreamEncoder:
             yield self._arguments(event.choice, part, "{}")
 
     def _whole(self, choice: int, part: Part | None) -> Iterator[bytes]:
-        if isinstance(part, Native):
-            self._losses.drop(part.kind)
-            return
         delta = None if part is None else self._delta_of(part)
         if delta is None:
-            if part is not None:
-                self._losses.drop(type(part).__name__.lower())
+            if part is not None and not isinstance(part, Thinking):
+                self._losses.drop(name_of(part))
             return
         yield from self._begin_choice(choice, has_text="content" in delta)
         if isinstance(part, ToolCall):

@@ -176,7 +176,7 @@ def _logprobs(parts: Iterable[Part]) -> Mapping[str, Any] | None:
 
 
 def encode_answer(answer: Answer, losses: Losses) -> Mapping[str, Any]:
-    """The document. Raises `Untranslatable` for output of another provider that this API has no item for."""
+    """The document. Output of another provider that this API has no item for is left out and told."""
     return _own(answer, losses) if answer.api is API.OPENAI_RESPONSES else _foreign(answer, losses)
 
 

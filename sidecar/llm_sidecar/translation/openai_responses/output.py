@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from llm_sidecar.contract.names import API
 from llm_sidecar.translation.events import DeltaKind, Event, PartDelta, PartKind, PartStarted
-from llm_sidecar.translation.losses import Losses, Untranslatable
+from llm_sidecar.translation.losses import Losses
 from llm_sidecar.translation.openai_responses import marks
 from llm_sidecar.translation.parts import (
     Document,
@@ -65,10 +65,13 @@ def call_item(
     return item if signature is None else {**item, "extra_content": marks.with_call_signature(signature)}
 
 
+def is_image(part: Part | None) -> TypeGuard[Media]:
+    """True for an image that `image_item` can tell: this API has no item for other media of a model's."""
+    return isinstance(part, Media) and part.kind is MediaKind.IMAGE and part.data is not None
+
+
 def image_item(identity: str, part: Media) -> dict[str, Any]:
-    """An image that the model made. Raises `Untranslatable` for other media."""
-    if part.kind is not MediaKind.IMAGE or part.data is None:
-        raise Untranslatable(f"{part.kind.value} in an answer")
+    """An image that the model made."""
     form = (part.media_type or "image/png").removeprefix("image/")
     return {
         "id": identity,
@@ -142,7 +145,7 @@ class OutputItems:
         self._texts: list[dict[str, Any]] = []
 
     def add(self, part: Part) -> None:
-        """Raises `Untranslatable`."""
+        """What this API has no item for is told and left out: the answer is paid for."""
         if isinstance(part, Text | Refusal):
             self._say(part)
             return
@@ -159,10 +162,10 @@ class OutputItems:
             )
         elif isinstance(part, ToolCall):
             self._items.append(self._call(part, identity))
-        elif isinstance(part, Media):
+        elif is_image(part):
             self._items.append(image_item(self._id("ig", identity), part))
         else:
-            self._losses.drop(part.kind if isinstance(part, Native) else "tool_result")
+            self._losses.drop(part.kind if isinstance(part, Native | Media) else "tool_result")
 
     def take_logprobs(self, logprobs: Mapping[str, Any] | None) -> None:
         """Put the choice's log probabilities beside its text, if it has one text; else they cannot be told apart."""

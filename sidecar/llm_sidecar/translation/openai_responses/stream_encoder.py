@@ -239,7 +239,7 @@ class ResponsesStreamEncoder:
         if isinstance(whole, Text | Refusal | Media | ToolCall):
             where = CALL if isinstance(whole, ToolCall) else PART
             drop_extra(whole.extra, where=where, losses=self._losses)
-        if isinstance(whole, Media):
+        if output.is_image(whole):
             closed = self._close_message()
             item = self._new_item("ig", event)
             document = output.image_item(item.id, whole)

@@ -105,7 +105,8 @@ class Pipeline:
             return error_reply(defect, exchange.family, record)
         finally:
             exchange.held.release()
-            self._finish(record)
+            # Whoever asks for explanations must not push out what they are asked for.
+            self._finish(record, explains=request.raw_path.startswith(EXPLAIN_PATH))
 
     def refuse_malformed(self) -> web.Response:
         """Answer what is not HTTP at all. Nothing of it is repeated: it may hold a key."""
@@ -116,14 +117,15 @@ class Pipeline:
         self._finish(record)
         return reply
 
-    def _finish(self, record: RequestRecord) -> None:
+    def _finish(self, record: RequestRecord, *, explains: bool = False) -> None:
         if record.status == 0:
             record.status = CLIENT_CLOSED_REQUEST
         now = time.perf_counter()
         self._metrics.count(record, now)
         line = audit_line(record, now)
         self._audit.write(line)
-        self._explanations.keep(record.request_id, line)
+        if not explains:
+            self._explanations.keep(record.request_id, line)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request

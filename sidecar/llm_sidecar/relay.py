@@ -75,7 +75,7 @@ class ClientWriter:
         record.status = status
 
     async def begin(self, first: bytes) -> None:
-        """Send the head and the first bytes. Bound its time, as with `write`."""
+        """Send the head and the first bytes. Bound its time where there are any, as with `write`."""
         try:
             await self._reply.prepare(self._request)
         except ConnectionError:
@@ -135,10 +135,9 @@ class StreamRelay:
         last, seconds = b"", self._timeouts.idle
         try:
             if opened.exhausted:
-                await self._begin(writer, b"")
+                await writer.begin(b"")
                 last = opened.beginning
             else:
-                await self._begin(writer, opened.beginning)
                 last = await self._relay(writer)
             self._check_complete()
         except Interrupted as error:
@@ -150,13 +149,6 @@ class StreamRelay:
                     last += observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error))
                     seconds = TAIL_SECONDS
         return await writer.end(last, seconds=seconds)
-
-    async def _begin(self, writer: ClientWriter, first: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._timeouts.idle):
-                await writer.begin(first)
-        except TimeoutError as error:
-            raise Interrupted("the application stopped reading") from error
 
     async def _relay(self, writer: ClientWriter) -> bytes:
         """Relay; returns what is still to write, which goes out together with the body's end."""
@@ -185,6 +177,7 @@ class StreamRelay:
         step_seconds = min(TIMER_SECONDS, idle_seconds / 10)
         withheld_bytes = counted_bytes = 0
         async with asyncio.timeout_at(min(armed + idle_seconds, last_moment)) as timer:
+            await writer.begin(self._opened.beginning)
             while piece := await response.read_some():
                 try:
                     ready = observer.feed(piece)
@@ -199,7 +192,8 @@ class StreamRelay:
                 if now - armed > step_seconds:
                     armed = now
                     timer.reschedule(min(now + idle_seconds, last_moment))
-                withheld_bytes += len(piece) - len(ready)
+                # Whatever goes out ends within the last piece, and a translation may be larger or smaller than it.
+                withheld_bytes = len(piece) + (0 if ready else withheld_bytes)
                 if withheld_bytes - counted_bytes > HELD_STEP_BYTES:
                     self._held.take(withheld_bytes - counted_bytes)
                     counted_bytes = withheld_bytes

@@ -212,7 +212,7 @@ def _import_seconds(module: str, *, count: int) -> float:
 def _interpreter_seconds(code: str) -> float:
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, timeout=30, check=False
+        [sys.executable, "-OO", "-c", code], cwd=ROOT, env=environment(), capture_output=True, timeout=30, check=False
     )
     elapsed = time.perf_counter() - begin
     if done.returncode:

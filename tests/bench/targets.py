@@ -147,7 +147,8 @@ def _start_sidecar(name: str, surroundings: Surroundings) -> Target:
     documents = manifests(slug, variant=variant, upstream_port=surroundings.upstream_port)
     manifest.write_text(yaml.safe_dump_all(documents))
     port, admin_port = free_port(), free_port()
-    command = [str(_program()), "run", "-f", str(manifest), "--no-token"]
+    # As the image starts it: without docstrings and assertions.
+    command = [sys.executable, "-OO", str(_program()), "run", "-f", str(manifest), "--no-token"]
     command += ["--port", str(port), "--admin-port", str(admin_port)]
     command += ["--redis", f"redis://127.0.0.1:{surroundings.redis_port}/0"]
     if variant.quota or variant.cache:

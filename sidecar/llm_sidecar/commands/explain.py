@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.contract.provider_resource import Egress
+from llm_sidecar.contract.team_quota_resource import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from llm_sidecar.contract.config import ConfigDocument
     from llm_sidecar.failover.routes import Candidate
     from llm_sidecar.formats.base import ParsedRequest
     from llm_sidecar.manifests import Manifests
@@ -38,11 +40,11 @@ class Way:
     """The name that is sent."""
     api: str
     translated: bool
-    standsIn: bool  # noqa: N815 - as in manifests, for who reads the JSON
+    stands_in: bool
     priority: int
     weight: int
     pricing: dict[str, str] | None
-    contextWindowTokens: int | None  # noqa: N815 - as above
+    context_window_tokens: int | None
     skipped: str
     """Why it would not be asked; empty where it would."""
 
@@ -92,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     compiled = _compiled(arguments)
     if compiled is None:
         return UNUSABLE
-    runtime, types = compiled
+    runtime, document = compiled
+    types = {entry.label: entry.spec.type for entry in document.providers}
     request = _request(arguments)
     try:
         candidates = runtime.candidates(request)
@@ -100,20 +103,25 @@ def run(arguments: argparse.Namespace) -> int:
         ways, reason = [], error.message
     else:
         ways, reason = _ways(candidates, request, types), ""
-    _print(arguments, runtime, ways, reason)
+    if arguments.output == "json":
+        _print_json(arguments, runtime, ways, reason)
+    elif reason:
+        sys.stdout.write(f"{reason}\n")
+    else:
+        by_price = document.team is not None and document.team.spec.routing is Routing.CHEAPEST
+        _print_table(f"{arguments.model} in {arguments.api}, team {runtime.team}:", ways, by_price=by_price)
     return OK if any(not way.skipped for way in ways) else NOBODY
 
 
 def _tokens(text: str) -> int:
     """A number of tokens, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("should not be negative")
-    return number
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens: give a whole number of at least 0")
+    return int(text)
 
 
-def _compiled(arguments: argparse.Namespace) -> tuple[Runtime, dict[str, str]] | None:
-    """The manifests, ready for use, and each provider's type; None where they cannot be used, which is told."""
+def _compiled(arguments: argparse.Namespace) -> tuple[Runtime, ConfigDocument] | None:
+    """The manifests, ready for use; None where they cannot be used, which is told."""
     from llm_sidecar.contract.config import ConfigRefused  # noqa: PLC0415
     from llm_sidecar.manifest_files import Unreadable  # noqa: PLC0415
     from llm_sidecar.manifests import assemble, load  # noqa: PLC0415
@@ -131,7 +139,7 @@ def _compiled(arguments: argparse.Namespace) -> tuple[Runtime, dict[str, str]] |
     except ConfigRefused as refused:
         sys.stderr.writelines(f"{problem}\n" for problem in refused.problems)
         return None
-    return runtime, {entry.label: entry.spec.type for entry in document.providers}
+    return runtime, document
 
 
 def _without_secrets(manifests: Manifests) -> Manifests:
@@ -176,11 +184,11 @@ def _ways(candidates: Sequence[Candidate], request: ParsedRequest, types: dict[s
             model=one.answering_model(request.model),
             api=str(one.api),
             translated=one.api is not request.call.api,
-            standsIn=one.stands_in,
+            stands_in=one.stands_in,
             priority=one.configured.priority,
             weight=one.configured.weight,
             pricing=_pricing(one),
-            contextWindowTokens=one.model.context_window_tokens,
+            context_window_tokens=one.model.context_window_tokens,
             skipped=reasons.get(position, ""),
         )
         for position, one in enumerate(candidates)
@@ -195,24 +203,30 @@ def _pricing(candidate: Candidate) -> dict[str, str] | None:
 # --- told
 
 
-def _print(arguments: argparse.Namespace, runtime: Runtime, ways: Sequence[Way], reason: str) -> None:
-    if arguments.output == "json":
-        told: dict[str, Any] = {
-            "model": arguments.model,
-            "api": arguments.api,
-            "team": runtime.team,
-            "candidates": [asdict(way) for way in ways],
-            "refused": reason,
-        }
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
-        return
-    if reason:
-        sys.stdout.write(f"{reason}\n")
-        return
-    sys.stdout.write(f"{arguments.model} in {arguments.api}, team {runtime.team}:\n\n")
+def _print_json(arguments: argparse.Namespace, runtime: Runtime, ways: Sequence[Way], reason: str) -> None:
+    told: dict[str, Any] = {
+        "model": arguments.model,
+        "api": arguments.api,
+        "team": runtime.team,
+        "candidates": [_document(way) for way in ways],
+        "refused": reason,
+    }
+    sys.stdout.write(json.dumps(told, indent=2) + "\n")
+
+
+def _print_table(title: str, ways: Sequence[Way], *, by_price: bool) -> None:
+    sys.stdout.write(f"{title}\n\n")
     sys.stdout.writelines(_table([_COLUMNS, *_rows(ways)]))
-    if _shares(ways):
+    if by_price:
+        sys.stdout.write("\nAmong equal priorities the cheapest for a request of this size goes first.\n")
+    elif _shares(ways):
         sys.stdout.write("\nEqual priorities share requests by weight: their order is drawn anew for each request.\n")
+
+
+def _document(way: Way) -> dict[str, Any]:
+    """With names as in manifests."""
+    named = {"stands_in": "standsIn", "context_window_tokens": "contextWindowTokens"}
+    return {named.get(name, name): value for name, value in asdict(way).items()}
 
 
 def _rows(ways: Iterable[Way]) -> Iterable[Sequence[str]]:
@@ -220,7 +234,7 @@ def _rows(ways: Iterable[Way]) -> Iterable[Sequence[str]]:
     for way in ways:
         order += not way.skipped
         notes = [
-            *(["stands in"] if way.standsIn else []),
+            *(["stands in"] if way.stands_in else []),
             *([f"skipped: {way.skipped}"] if way.skipped else []),
         ]
         language = f"{way.api} (translated)" if way.translated else way.api
@@ -249,5 +263,5 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
 
 
 def _shares(ways: Sequence[Way]) -> bool:
-    ranks = [(way.standsIn, way.priority) for way in ways if not way.skipped]
+    ranks = [(way.stands_in, way.priority) for way in ways if not way.skipped]
     return len(set(ranks)) < len(ranks)

@@ -152,8 +152,9 @@ class EventStreamObserver:
             return block
         self._last_block = block
         self.content_bytes += sum(map(len, self._content.findall(block)))
-        # Every frame that matters ends with an object's brace. Where one does not, each is looked at.
-        if block.count(b"\n\n") != block.count(b"}\n\n"):
+        # Every frame that matters ends with an object's brace, or is the end. Where one is neither, each is looked at.
+        others = block.count(b"\n\n") - block.count(b"}\n\n")
+        if others and others != block.count(b"[DONE]\n\n"):
             _check_frames(block)
         if not self.committed:
             return self._look_at(block)

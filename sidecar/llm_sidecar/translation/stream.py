@@ -53,7 +53,11 @@ class TranslatingObserver:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes; return those to relay now. Raises `FrameTooLarge`, `FrameUnreadable`."""
-        return self._translated(self._provider_side.feed(chunk), last=False)
+        try:
+            frames = self._provider_side.feed(chunk)
+        except FrameUnreadable as error:  # what came before it is still in the provider's language
+            raise FrameUnreadable(str(error), readable=self._translated(error.readable, last=False)) from error
+        return self._translated(frames, last=False)
 
     def finish(self) -> bytes:
         """The provider closed the stream. Raises `FrameUnreadable`."""

@@ -2,7 +2,10 @@
 --
 -- KEYS: the provider's buckets. ARGV: requests and tokens to put back; tokens may be negative.
 
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end -- forgotten means full
-redis.call('HINCRBYFLOAT', KEYS[1], 'r', ARGV[1]) -- what is over a bucket's size is lost at the next look
-redis.call('HINCRBYFLOAT', KEYS[1], 't', ARGV[2])
+-- A bucket that was forgotten is full, and stays so.
+for index, field in ipairs({'r', 't'}) do
+  if redis.call('HEXISTS', KEYS[1], field) == 1 then -- else it is not limited
+    redis.call('HINCRBYFLOAT', KEYS[1], field, ARGV[index]) -- what is over a bucket's size is lost at the next look
+  end
+end
 return 1

@@ -26,6 +26,17 @@ local request_rate, token_rate, tokens = tonumber(ARGV[1]), tonumber(ARGV[2]), t
 local requests_left, tokens_left = level(values[1], request_rate), level(values[2], token_rate)
 local wait = math.max(wait_ms(requests_left, 1, request_rate), wait_ms(tokens_left, tokens, token_rate))
 if wait > 0 then return wait end
-redis.call('HSET', KEYS[1], 'r', requests_left - 1, 't', tokens_left - tokens, 'at', string.format('%.0f', now))
-redis.call('PEXPIRE', KEYS[1], 2 * MINUTE_MS)
+
+local function keep(field, left, rate)
+  if rate == 0 then -- or what is not limited now would be a debt once it is
+    redis.call('HDEL', KEYS[1], field)
+    return 0
+  end
+  redis.call('HSET', KEYS[1], field, left)
+  return math.ceil((rate - left) * MINUTE_MS / rate)
+end
+
+redis.call('HSET', KEYS[1], 'at', string.format('%.0f', now))
+local full_ms = math.max(keep('r', requests_left - 1, request_rate), keep('t', tokens_left - tokens, token_rate))
+redis.call('PEXPIRE', KEYS[1], full_ms + MINUTE_MS) -- forgotten means full
 return 0

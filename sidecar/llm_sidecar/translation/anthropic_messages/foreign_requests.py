@@ -102,6 +102,9 @@ def _tools(conversation: Conversation, losses: Losses) -> list[dict[str, Any]]:
             raise Untranslatable("a tool that takes free text")
         if not only or tool.name in only:
             written.append(_tool(tool, losses))
+        else:
+            # It may not be called; Anthropic can only be told so by not being told of it.
+            losses.drop("tools")
     return written
 
 

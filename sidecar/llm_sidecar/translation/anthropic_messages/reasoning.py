@@ -125,6 +125,8 @@ def wished(
 def _budgeted(reasoning: Reasoning, max_tokens: int | None, losses: Losses) -> Thought:
     budget = reasoning.budget_tokens
     if budget is None or budget < 0:
+        if reasoning.effort is not None and reasoning.effort not in BUDGETS:
+            losses.drop("reasoning.effort")
         budget = BUDGETS.get(reasoning.effort or DEFAULT_EFFORT, BUDGETS[DEFAULT_EFFORT])
     budget = max(budget, LEAST_BUDGET)
     if max_tokens is not None:

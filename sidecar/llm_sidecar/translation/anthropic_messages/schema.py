@@ -38,8 +38,7 @@ def _node(schema: Any, losses: Losses, depth: int) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         raise Untranslatable("a schema that allows anything")
     if "$ref" in schema:
-        definitions = _members(schema, ("$defs", "definitions"), losses, depth)
-        return {"$ref": schema["$ref"], **definitions}
+        return _reference(schema, losses, depth)
     written = {name: schema[name] for name in schema if name in _KEPT}
     written |= _members(schema, ("$defs", "definitions", "properties"), losses, depth)
     for name in ("anyOf", "oneOf", "allOf"):
@@ -54,6 +53,15 @@ def _node(schema: Any, losses: Losses, depth: int) -> dict[str, Any]:
             raise Untranslatable("a schema of an object with any properties")
         written["additionalProperties"] = False
     return _with_advice(schema, written, losses)
+
+
+def _reference(schema: Mapping[str, Any], losses: Losses, depth: int) -> dict[str, Any]:
+    """A reference stands alone, but for the definitions."""
+    definitions = _members(schema, ("$defs", "definitions"), losses, depth)
+    for name in schema:
+        if name != "$ref" and name not in definitions and name not in _SILENT:
+            losses.drop(f"schema.{name}")
+    return {"$ref": schema["$ref"], **definitions}
 
 
 def _members(schema: Mapping[str, Any], names: tuple[str, ...], losses: Losses, depth: int) -> dict[str, Any]:

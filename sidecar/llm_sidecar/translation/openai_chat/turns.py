@@ -194,18 +194,19 @@ class _Shaper:
         if media.data is None:
             raise Untranslatable(f"a {media.kind.value} by URL")
         if media.kind is MediaKind.DOCUMENT:
-            return _document(shaped)
+            return self._document(shaped)
         if media.kind is MediaKind.AUDIO and is_audio_format(media.media_type):
             return shaped
         raise Untranslatable(f"{media.media_type or media.kind.value}")
 
-
-def _document(media: Media) -> Part:
-    if not (media.media_type or "").startswith("text/"):
-        return replace(media, name=media.name or _FILE_NAME)
-    # Chat takes a text for what it is, and has no files of text.
-    try:
-        text = base64.b64decode(media.data or "", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise Untranslatable("a document of text that is no UTF-8 in base64") from None
-    return Text(text=text, marker=media.marker)
+    def _document(self, media: Media) -> Part:
+        if not (media.media_type or "").startswith("text/"):
+            return replace(media, name=media.name or _FILE_NAME)
+        # Chat takes a text for what it is, and has no files of text.
+        try:
+            text = base64.b64decode(media.data or "", validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise Untranslatable("a document of text that is no UTF-8 in base64") from None
+        if media.name is not None:
+            self.losses.drop("messages.content.name")
+        return Text(text=text, marker=media.marker)

@@ -50,6 +50,8 @@ _LASTING: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED,
 """A key, an address or an account that is wrong now is still wrong in a second."""
 _HINT_HEADERS: Final = frozenset({"retry-after", "retry-after-ms"})
 RETRY_AFTER_MILLISECONDS: Final = 1000
+BRIEF_WAIT_MILLISECONDS: Final = 10_000
+"""Up to here, an SDK's own retry after `retry-after` is worth its while."""
 NO_ROOM: Final = "rate_limits_used_up"
 """Why a candidate was skipped: see `quota/provider_rate.py`."""
 USUAL_OUTPUT_TOKENS: Final = 1024
@@ -62,7 +64,7 @@ class Providers:
     """What this process remembers of its providers between requests."""
 
     def __init__(self, *, on_circuit: OnState, on_outcome: OnOutcome, draw: Draw = random.random) -> None:
-        self.breakers = CircuitBreakers(on_state=on_circuit)
+        self.breakers = CircuitBreakers(on_state=on_circuit, draw=draw)
         self.on_outcome = on_outcome
         self.draw = draw
         self._budgets: dict[str, RetryBudget] = {}
@@ -95,8 +97,10 @@ class Answered:
 
     candidate: Candidate
     answer: PlainAnswer | LargeAnswer | OpenStream
-    permit: Permit | None
-    """None for an error that is the application's own."""
+    permit: Permit | None = None
+    """None for an error."""
+    error: FailureKind | None = None
+    """Of an answer that is a provider's error."""
     take: Take | None = None
     """Of what the provider grants; still to be told what was used."""
 
@@ -135,7 +139,7 @@ class Asking:
         self._wire = wire
         self._providers = providers
         self._translations: Translations | None = None
-        self._last_error: tuple[Candidate, PlainAnswer] | None = None
+        self._last_error: Answered | None = None
         self._earliest_seconds: float | None = None
 
     async def ask(self, candidates: Sequence[Candidate]) -> Answered:
@@ -165,9 +169,8 @@ class Asking:
                 return answered
         if self._last_error is None:
             raise self._nobody_answered()
-        candidate, answer = self._last_error
-        self._answered_by(candidate)
-        return Answered(candidate=candidate, answer=answer, permit=None)
+        self._answered_by(self._last_error.candidate)
+        return self._last_error
 
     async def _ask_one(self, visit: _Visit) -> Answered | None:
         """Ask one candidate as often as is worth it; None where another is to be asked."""
@@ -239,8 +242,8 @@ class Asking:
         retry = candidate.configured.retry
         if failure.decision(others_left=visit.others_left, retry_on_timeout=retry.on_timeout) is Decision.GIVE_UP:
             self._answered_by(candidate)
-            return Answered(candidate=candidate, answer=shown, permit=None)
-        self._last_error = (candidate, shown)
+            return Answered(candidate=candidate, answer=shown, error=failure.kind)
+        self._last_error = Answered(candidate=candidate, answer=shown, error=failure.kind)
         return failure
 
     def _note(self, visit: _Visit, began: float, *, outcome: str, status: int | None, detail: str = "") -> None:
@@ -358,7 +361,8 @@ class Asking:
             retry_after_milliseconds=retry_after,
         )
         passing = any(one.outcome not in _LASTING for one in record.attempts)
-        error.should_retry = passing or self._earliest_seconds is not None
+        comes_back = passing or self._earliest_seconds is not None
+        error.should_retry = comes_back and retry_after <= BRIEF_WAIT_MILLISECONDS
         return error
 
 

@@ -120,7 +120,7 @@ class Calls:
         answer = answered.answer
         if not isinstance(answer, PlainAnswer):
             raise TypeError("an error is a plain answer")  # never so; for the type checker
-        if asked.record.attempts[-1].outcome in REFUSALS:
+        if answered.error in REFUSALS:
             asked.spending.refused_by_provider()
         else:
             asked.spending.nobody_answered()
@@ -174,7 +174,13 @@ class Calls:
         if entry is None:
             return
         content_type = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
-        kept = CachedAnswer(answer.body, content_type or "application/json", answer.usage, time.time())
+        kept = CachedAnswer(
+            answer.body,
+            content_type or "application/json",
+            answer.usage,
+            time.time(),
+            dropped=tuple(asked.record.dropped),
+        )
         task = asyncio.get_running_loop().create_task(
             entry.cache.keep(entry.digest, kept, ttl_seconds=entry.ttl_seconds)
         )
@@ -218,6 +224,7 @@ async def _from_cache(exchange: Exchange, parsed: ParsedRequest, entry: CacheEnt
         return None
     candidate = entry.candidate
     record.cache, record.status, record.usage = "hit", 200, found.usage
+    record.dropped = list(found.dropped)
     record.provider, record.answered_by = candidate.name, (candidate.name, candidate.answering_model(parsed.model))
     headers = answer_headers([("Content-Type", found.content_type), ("Age", str(found.age_seconds))], record)
     return web.Response(status=200, body=found.body, headers=headers)

@@ -23,6 +23,7 @@ from llm_sidecar.calls import Calls
 from llm_sidecar.errors import InternalError, MalformedHTTP, MethodNotAllowed, SidecarError, UnknownRequest
 from llm_sidecar.exchange import Exchange, Serving
 from llm_sidecar.explain import EXPLAIN_PATH, KEPT_REQUESTS, Explanations
+from llm_sidecar.failover.retry_budget import sdk_retry_count
 from llm_sidecar.formats.base import Call
 from llm_sidecar.formats.recognise import Family, Passthrough, recognise
 from llm_sidecar.guards import TokenGuard, check_origin, without_key
@@ -140,7 +141,7 @@ class Pipeline:
         check_origin(request.headers)
         self._guard.check(request.headers, query_key)
         exchange.headers = to_provider(request.headers.items())
-        exchange.record.sdk_retry_count = _retry_count(request)
+        exchange.record.sdk_retry_count = sdk_retry_count(request.headers)
         if isinstance(recognised, Call):
             return await self._calls.answer(exchange, recognised)
         if isinstance(recognised, Passthrough):
@@ -162,8 +163,3 @@ class Pipeline:
     async def close(self) -> None:
         """Wait for what requests have left to do."""
         await self._calls.close()
-
-
-def _retry_count(request: web.BaseRequest) -> int:
-    said = request.headers.get("x-stainless-retry-count", "0")
-    return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else 0

@@ -52,6 +52,8 @@ DECISIONS: Final[Mapping[FailureKind, Decision]] = MappingProxyType(
 _ELSEWHERE_FIRST: Final = frozenset({FailureKind.OVERLOADED})
 """What concerns the whole provider: while another is left, no time is spent on waiting for this one."""
 
+SHORT_WAIT_SECONDS: Final = 1.0
+"""A limit that passes so soon is waited for: to leave at once would only spread the load to the next provider."""
 _UNSHOWN_KINDS: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED})
 _UNSHOWN_STATUSES: Final = frozenset({401, 402, 403})
 
@@ -77,7 +79,7 @@ class Failure:
             return Decision.RETRY_HERE
         if self._is_of_this_place:
             return Decision.GO_ELSEWHERE
-        if others_left and (self.kind in _ELSEWHERE_FIRST or self._is_limited_without_end):
+        if others_left and (self.kind in _ELSEWHERE_FIRST or self._is_limited_for_long):
             return Decision.GO_ELSEWHERE
         return DECISIONS[self.kind]
 
@@ -90,9 +92,10 @@ class Failure:
         return self.kind is FailureKind.TOO_LONG and self.status == 429
 
     @property
-    def _is_limited_without_end(self) -> bool:
+    def _is_limited_for_long(self) -> bool:
         # Vertex and others tell no delay: a short wait is a guess that mostly meets the same limit.
-        return self.kind is FailureKind.RATE_LIMITED and self.retry_after_seconds is None
+        wait_seconds = self.retry_after_seconds
+        return self.kind is FailureKind.RATE_LIMITED and (wait_seconds is None or wait_seconds > SHORT_WAIT_SECONDS)
 
 
 def of_answer(

@@ -7,7 +7,7 @@ One owner of retries: what the application's SDK already tries again is recognis
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,9 +22,9 @@ SDK_RETRY_HEADER: Final = "x-stainless-retry-count"
 """Sent by OpenAI's and Anthropic's SDKs with every request: 0, 1, 2…"""
 
 
-def sdk_retry_count(headers: Iterable[tuple[str, str]]) -> int:
+def sdk_retry_count(headers: Mapping[str, str]) -> int:
     """How often the application's SDK has tried this request before; 0 where it does not say."""
-    value = next((value.strip() for name, value in headers if name.lower() == SDK_RETRY_HEADER), "")
+    value = headers.get(SDK_RETRY_HEADER, "")
     return int(value) if value.isascii() and value.isdigit() and len(value) < 4 else 0
 
 

@@ -40,16 +40,18 @@ async def proxy(start_proxy: StartProxy, upstream: Upstream) -> Proxy:
 
 
 async def test_each_sdk_lists_what_its_team_may_ask_for(proxy: Proxy, upstream: Upstream) -> None:
+    """Whoever serves it: a request in another language is translated."""
+    every = ["claude", "gemini", "gpt", "small"]
     async with openai.AsyncOpenAI(base_url=f"{proxy.base_url}/v1", api_key=TOKEN) as one:
-        assert [model.id async for model in one.models.list()] == ["gpt", "small"]
+        assert [model.id async for model in one.models.list()] == every
         assert (await one.models.retrieve("small")).id == "small"
     async with anthropic.AsyncAnthropic(base_url=proxy.base_url, api_key=TOKEN) as two:
-        assert [model.id async for model in two.models.list()] == ["claude", "small"]
+        assert [model.id async for model in two.models.list()] == every
         assert (await two.models.retrieve("claude")).id == "claude"
     client = genai.Client(api_key=TOKEN, http_options=genai.types.HttpOptions(base_url=proxy.base_url))
     try:
         pager = await client.aio.models.list()
-        assert [model.name async for model in pager] == ["models/gemini"]
+        assert [model.name async for model in pager] == [f"models/{name}" for name in every]
         assert (await client.aio.models.get(model="gemini")).name == "models/gemini"
     finally:
         await client.aio.aclose()

@@ -51,7 +51,9 @@ def test_the_labels_of_before_still_mean_what_they_meant() -> None:
 @pytest.mark.parametrize(
     ("kind", "hint", "others_left", "decision"),
     [
-        (Kind.RATE_LIMITED, 2.0, True, Decision.RETRY_HERE),
+        (Kind.RATE_LIMITED, 1.0, True, Decision.RETRY_HERE),
+        (Kind.RATE_LIMITED, 2.0, True, Decision.GO_ELSEWHERE),
+        (Kind.RATE_LIMITED, 2.0, False, Decision.RETRY_HERE),
         (Kind.RATE_LIMITED, None, True, Decision.GO_ELSEWHERE),
         (Kind.RATE_LIMITED, None, False, Decision.RETRY_HERE),
         (Kind.OVERLOADED, None, True, Decision.GO_ELSEWHERE),

@@ -84,7 +84,7 @@ def is_allowed(
 
 
 def _without_keys(claim: Claim) -> Rendering:
-    team = TeamEntry(namespace=claim.team.namespace, name=claim.team.name)
+    team = TeamEntry(namespace=claim.team.namespace, name=claim.team.name, allowed=False)
     raw = render_config(ConfigDocument(team=team))
     return Rendering(raw=raw, hash=config_hash(raw), providers=frozenset(), is_allowed=False)
 

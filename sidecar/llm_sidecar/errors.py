@@ -7,6 +7,7 @@
     │   ├── WrongPodToken             401 wrong_pod_token
     │   ├── CrossSiteRequest          403 cross_site_request
     │   ├── EndpointNotAllowed        403 endpoint_not_allowed
+    │   ├── TeamNotAllowed            403 team_not_allowed
     │   ├── ModelNotAllowed           403 model_not_allowed
     │   ├── UnknownModel              404 model_not_found
     │   ├── UnknownRequest            404 request_not_found
@@ -92,6 +93,13 @@ class EndpointNotAllowed(RequestRefused):
 
     status = 403
     code = "endpoint_not_allowed"
+
+
+class TeamNotAllowed(RequestRefused):
+    """The pod's team does not admit its namespace, or not any more."""
+
+    status = 403
+    code = "team_not_allowed"
 
 
 class ModelNotAllowed(RequestRefused):

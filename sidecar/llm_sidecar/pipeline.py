@@ -20,7 +20,14 @@ from aiohttp import web
 from llm_sidecar.audit import audit_line
 from llm_sidecar.body import ApplicationGone
 from llm_sidecar.calls import Calls
-from llm_sidecar.errors import InternalError, MalformedHTTP, MethodNotAllowed, SidecarError, UnknownRequest
+from llm_sidecar.errors import (
+    InternalError,
+    MalformedHTTP,
+    MethodNotAllowed,
+    SidecarError,
+    TeamNotAllowed,
+    UnknownRequest,
+)
 from llm_sidecar.exchange import Exchange, Serving
 from llm_sidecar.explain import EXPLAIN_PATH, KEPT_REQUESTS, Explanations
 from llm_sidecar.failover.retry_budget import sdk_retry_count
@@ -140,6 +147,12 @@ class Pipeline:
         exchange.family = family_of(recognised)
         check_origin(request.headers)
         self._guard.check(request.headers, query_key)
+        runtime = exchange.serving.runtime
+        if not runtime.team_is_allowed:
+            raise TeamNotAllowed(
+                f"team {runtime.team} does not admit pods of this namespace any more: ask its owner, who says so in "
+                "spec.allowedNamespaces of the TeamQuota"
+            )
         exchange.headers = to_provider(request.headers.items())
         exchange.record.sdk_retry_count = sdk_retry_count(request.headers)
         if isinstance(recognised, Call):

@@ -62,6 +62,8 @@ class Runtime:
 
     config_hash: str
     team: str
+    team_is_allowed: bool
+    """False: whoever owns the team does not admit these pods."""
     routes: Routes
     access: ModelAccess
     cache: CachePolicy
@@ -145,6 +147,7 @@ def compile_runtime(document: ConfigDocument, config_hash: str, transports: Tran
     return Runtime(
         config_hash=config_hash,
         team=team.label if team else NO_TEAM,
+        team_is_allowed=team is None or team.allowed,
         routes=Routes(providers, cheapest_first=team is not None and team.spec.routing is Routing.CHEAPEST),
         access=_access(team),
         cache=_cache(team),

@@ -9,6 +9,7 @@ import openai
 import pytest
 from google import genai
 
+from llm_sidecar.contract.config import ConfigDocument, TeamEntry
 from tests.integration.proxy.conftest import StartProxy
 from tests.integration.proxy.harness import TOKEN, Proxy, Upstream, document, provider
 
@@ -80,6 +81,15 @@ async def test_a_model_that_the_team_may_not_use_is_a_403(proxy: Proxy, upstream
     assert (reply.status, reply.code) == (403, "model_not_allowed")
     assert "payments/payments" in reply.json()["error"]["message"]
     assert not upstream.seen
+
+
+async def test_a_team_that_does_not_admit_the_pod_gives_it_nothing(start_proxy: StartProxy) -> None:
+    """What the operator publishes when a claim is revoked: the team's name, and neither providers nor keys."""
+    team = TeamEntry(namespace="payments", name="payments", allowed=False)
+    proxy = await start_proxy(ConfigDocument(team=team))
+    for reply in (await proxy.chat(), await proxy.ask("GET", "/v1/models"), await proxy.ask("POST", "/v1/files")):
+        assert (reply.status, reply.code) == (403, "team_not_allowed")
+        assert "payments/payments" in reply.json()["error"]["message"]
 
 
 async def test_what_clients_type_becomes_no_label(proxy: Proxy) -> None:

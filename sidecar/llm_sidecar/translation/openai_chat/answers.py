@@ -77,7 +77,9 @@ def _decode_choice(choice: Any, position: int) -> Choice:
 def _with_citations(turn: Turn) -> tuple[tuple[Part, ...], Document]:
     """Citations stand beside the text; they belong to it."""
     found = turn.extra.get("annotations")
-    if not isinstance(found, list) or sum(isinstance(part, Text) for part in turn.parts) != 1:
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        return turn.parts, turn.extra
+    if sum(isinstance(part, Text) for part in turn.parts) != 1:
         return turn.parts, turn.extra
     parts = tuple(replace(part, citations=tuple(found)) if isinstance(part, Text) else part for part in turn.parts)
     return parts, {name: value for name, value in turn.extra.items() if name != "annotations"}

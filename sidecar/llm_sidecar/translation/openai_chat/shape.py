@@ -114,7 +114,9 @@ def _is_closed_object(node: dict[str, Any]) -> bool:
     required, properties = node.get("required", []), node.get("properties", {})
     if node.get("additionalProperties") is not False:
         return False
-    return isinstance(required, list) and isinstance(properties, dict) and set(properties) == set(required)
+    if not isinstance(required, list) or not isinstance(properties, dict):
+        return False
+    return all(isinstance(name, str) for name in required) and set(properties) == set(required)
 
 
 def _reasoning(reasoning: Reasoning | None, losses: Losses) -> Reasoning | None:

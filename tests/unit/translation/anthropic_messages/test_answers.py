@@ -12,7 +12,7 @@ from llm_sidecar.formats.anthropic_messages import AnthropicMessages
 from llm_sidecar.formats.base import Call, Usage
 from llm_sidecar.translation.answer import Answer, Choice, Finish, ToldUsage
 from llm_sidecar.translation.anthropic_messages import AnthropicTranslator
-from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
+from llm_sidecar.translation.losses import Losses, Undecodable
 from llm_sidecar.translation.parts import Media, MediaKind, Native, Part, Refusal, Text, Thinking, ToolCall
 from tests.integration.recorded_exchanges import Exchange
 from tests.unit.translation.recordings import each_recorded
@@ -183,9 +183,15 @@ def test_what_anthropic_has_no_word_for_is_named() -> None:
     ],
     ids=["an image", "arguments that are no JSON"],
 )
-def test_content_that_cannot_be_said_is_refused(part: Part) -> None:
-    with pytest.raises(Untranslatable):
-        written(foreign(part))
+def test_content_that_cannot_be_said_is_left_out_and_told_because_it_is_paid_for(part: Part) -> None:
+    message, _, dropped = written(foreign(Text(text="Hi"), part, finish=Finish.TOOL_CALLS))
+    assert [block.type for block in message.content] == ["text"]
+    assert dropped == ["image" if isinstance(part, Media) else "messages.tool_calls"]
+
+
+def test_an_answer_of_which_a_call_was_left_out_does_not_look_whole() -> None:
+    message, _, _ = written(foreign(ToolCall(id="a", name="f", arguments="{"), finish=Finish.TOOL_CALLS))
+    assert message.stop_reason == "max_tokens"
 
 
 def test_an_answer_without_any_choice_is_an_empty_message() -> None:

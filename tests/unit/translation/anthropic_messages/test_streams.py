@@ -31,7 +31,7 @@ from llm_sidecar.translation.events import (
     Started,
     UsageTold,
 )
-from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
+from llm_sidecar.translation.losses import Losses, Undecodable
 from llm_sidecar.translation.parts import Media, MediaKind, Native, Part, Thinking, ToolCall
 from tests.integration.recorded_exchanges import Exchange
 from tests.unit.translation.grammar import assembled, check_grammar
@@ -417,16 +417,34 @@ def test_what_a_stream_cannot_say_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "started",
+    ("part", "name", "stop_reason"),
     [
-        PartStarted(part=0, kind=PartKind.TOOL_CALL, tool_id="a", tool_name="f", custom=True),
-        PartStarted(part=0, kind=PartKind.WHOLE, whole=Media(kind=MediaKind.IMAGE, media_type="image/png", data="")),
+        (
+            [
+                PartStarted(part=0, kind=PartKind.TOOL_CALL, tool_id="a", tool_name="f", custom=True),
+                PartDelta(part=0, kind=DeltaKind.ARGUMENTS, text="x = 1"),
+            ],
+            "messages.tool_calls",
+            "max_tokens",
+        ),
+        (
+            [PartStarted(part=0, kind=PartKind.WHOLE, whole=ToolCall(id="a", name="f", arguments="{"))],
+            "messages.tool_calls",
+            "max_tokens",
+        ),
+        (
+            [PartStarted(part=0, kind=PartKind.WHOLE, whole=Media(kind=MediaKind.IMAGE, data=""))],
+            "image",
+            "end_turn",
+        ),
     ],
-    ids=["free text", "an image"],
+    ids=["free text", "arguments that are no JSON", "an image"],
 )
-def test_content_that_cannot_be_said_is_refused(started: PartStarted) -> None:
-    with pytest.raises(Untranslatable):
-        write(*foreign(started, PartEnded(part=0)))
+def test_content_that_cannot_be_said_is_left_out_and_told(part: list[Event], name: str, stop_reason: str) -> None:
+    stream, dropped = write(*foreign(*part, PartEnded(part=0), *text_part(1, "Hi")))
+    message = by_sdk(stream)
+    assert [block.to_dict() for block in message.content] == [{"type": "text", "text": "Hi"}]
+    assert (message.stop_reason, dropped) == (stop_reason, [name])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion
 from llm_sidecar.contract.names import API
 from llm_sidecar.formats.base import Usage
 from llm_sidecar.translation.answer import Answer, Choice, Finish, ToldUsage
-from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
+from llm_sidecar.translation.losses import Losses, Undecodable
 from llm_sidecar.translation.openai_chat import OpenAIChatTranslator
 from llm_sidecar.translation.parts import (
     Media,
@@ -292,9 +292,12 @@ def test_what_an_answer_cannot_say_is_named() -> None:
         Native(owner=API.ANTHROPIC_MESSAGES, kind="web_search_tool_result", value={}),
     ],
 )
-def test_content_without_a_place_in_a_message_is_refused(part: Part) -> None:
-    with pytest.raises(Untranslatable):
-        choice_of(part)
+def test_content_without_a_place_in_a_message_is_left_out_and_told_because_it_is_paid_for(
+    part: Media | Native,
+) -> None:
+    choice, dropped = choice_of(Text(text="Hi"), part)
+    assert choice["message"]["content"] == "Hi"
+    assert dropped == [part.kind]
 
 
 def test_free_text_for_a_custom_tool_stays_free_text() -> None:

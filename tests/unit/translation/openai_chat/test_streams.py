@@ -423,7 +423,7 @@ def test_parts_that_come_whole_are_written_whole() -> None:
     for number, whole in enumerate(wholes):
         parts += [PartStarted(part=number, kind=PartKind.WHOLE, whole=whole), PartEnded(part=number)]
     written, dropped = write(events_of(*parts))
-    assert dropped == ["signature", "media", "executableCode"]
+    assert dropped == ["signature", "image", "executableCode"]
     assert [part.text for part in assembled(read(written))[0].parts] == ["hm", "hi", '{"x":1}']
 
 

@@ -15,7 +15,7 @@ from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.formats.base import Call, Usage
 from llm_sidecar.formats.openai_responses import FOREIGN_ANSWER, OpenAIResponses
 from llm_sidecar.translation.answer import Answer, Choice, Finish, ToldUsage
-from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
+from llm_sidecar.translation.losses import Losses, Undecodable
 from llm_sidecar.translation.openai_responses import OpenAIResponsesTranslator, marks
 from llm_sidecar.translation.parts import Media, MediaKind, Native, Refusal, Text, Thinking, ToolCall, ToolKind
 from tests.integration.recorded_exchanges import Exchange
@@ -275,10 +275,10 @@ def test_what_an_answer_cannot_tell_is_named() -> None:
     assert said(two)[1] == ["choices"]
 
 
-def test_an_image_is_an_item_and_other_media_are_refused() -> None:
+def test_an_image_is_an_item_and_other_media_are_left_out_and_told() -> None:
     picture = base64.b64encode(b"png").decode()
     document, _ = said(foreign(Media(kind=MediaKind.IMAGE, media_type="image/png", data=picture)))
     assert document["output"][0]["type"] == "image_generation_call"
     assert document["output"][0]["result"] == picture
-    with pytest.raises(Untranslatable, match="audio"):
-        said(foreign(Media(kind=MediaKind.AUDIO, media_type="audio/wav", data=picture)))
+    document, dropped = said(foreign(Media(kind=MediaKind.AUDIO, media_type="audio/wav", data=picture)))
+    assert (document["output"], dropped) == ([], ["audio"])

@@ -96,8 +96,8 @@ test-unit: $(STAMP)  ## Unit and contract tests of both halves, with their cover
 	@COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit tests/contract tests/golden tests/controller tests/webhook tests/bench -n $(UNIT_WORKERS) $(call coverage,$(UNIT_COVERAGE_FLOOR),--cov-config=tests/unit/coverage.toml)
 
 .PHONY: test-integration
-test-integration: $(STAMP)  ## Integration and SDK tests against real processes, with their coverage floor
-	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk $(call coverage,$(INTEGRATION_COVERAGE_FLOOR),--cov-config=tests/integration/coverage.toml)
+test-integration: $(STAMP)  ## Integration, SDK and chaos tests against real processes, with their coverage floor
+	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk tests/chaos $(call coverage,$(INTEGRATION_COVERAGE_FLOOR),--cov-config=tests/integration/coverage.toml)
 
 .PHONY: test-cluster
 test-cluster: $(STAMP)  ## Images, chart and the whole on a real Kubernetes (kind, or as root on Linux a one-node cluster)
@@ -125,9 +125,10 @@ imports: $(STAMP)  ## The layers of the packages (import-linter)
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: generated
-generated: $(STAMP)  ## Fail where CRDs, chart or their pages are not what the models say
+generated: $(STAMP)  ## Fail where CRDs, chart or generated pages are not what the code says
 	@$(BIN)/python -m llm_sidecar.contract.crd --check crds
 	@$(BIN)/python tools/chart_generated.py --check
+	@$(BIN)/python tools/translation_table.py --check
 
 .PHONY: lock-check
 lock-check: $(STAMP)  ## Fail where requirements/ does not cover pyproject.toml
@@ -146,9 +147,10 @@ format: $(STAMP)  ## Format, and repair what ruff can repair by itself
 	@$(BIN)/ruff format .
 
 .PHONY: generate
-generate: $(STAMP)  ## Write crds/ and the chart's copies from the models
+generate: $(STAMP)  ## Write crds/, the chart's copies and the generated pages from the code
 	@$(BIN)/python -m llm_sidecar.contract.crd --write crds
 	@$(BIN)/python tools/chart_generated.py --write
+	@$(BIN)/python tools/translation_table.py --write
 
 # Pins stay unless pyproject.toml rules them out; `make lock UPGRADE=--upgrade` takes the newest of everything.
 # The two images' locks follow dev.txt: what was tested is what is shipped.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from llm_sidecar.contract.names import API
-from llm_sidecar.providers.base import Authentication, FailureReason, Provider
+from llm_sidecar.formats.told_error import FailureKind, ToldError
+from llm_sidecar.providers.base import Authentication, Provider
 
 
 class AcmeProvider(Provider):
@@ -20,6 +21,6 @@ class AcmeProvider(Provider):
         """A 402 is not about the key here."""
         return status != 402 and super().rejects_key(status, body)
 
-    def failure(self, status: int, body: bytes) -> FailureReason | None:
-        """The allotment is spent: another provider should be tried."""
-        return FailureReason.RATE_LIMITED if status == 402 else super().failure(status, body)
+    def failure_kind(self, error: ToldError) -> FailureKind:
+        """The allotment comes back by itself: that is a limit, and no unpaid bill."""
+        return FailureKind.RATE_LIMITED if error.status == 402 else super().failure_kind(error)

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from examples.demo.steps import Row
 
 WIDTH = 113
-COLUMNS = (("step", 20), ("SDK", 9), ("asked for", 10), ("answered by", 28), ("cache", 6))
+COLUMNS = (("step", 20), ("SDK", 9), ("asked for", 12), ("answered by", 26), ("cache", 6))
 NUMBERS = (("tries", 5), ("tokens", 6), ("quota left", 12), ("ms", 7))
 """`ms` is the time from the request's head to the answer's end, in the proxy: the provider's time included."""
 

@@ -49,9 +49,10 @@ class Story:
 
     def rows(self) -> Iterator[Row]:
         """Each row as soon as it has happened. Raises `DemoFailed`."""
-        yield self._call("a call", "openai", self._application.ask_openai)
-        yield self._call("a call", "anthropic", self._application.ask_anthropic)
-        yield self._call("a call", "google", self._application.ask_google)
+        yield self._call("a call", "openai", self._application.ask_openai, "small")
+        yield self._call("a call", "anthropic", self._application.ask_anthropic, "claude-small")
+        yield self._call("a call", "google", self._application.ask_google, "gemini-small")
+        yield self._another_language()
         yield self._stream()
         yield self._again()
         yield self._failover()
@@ -59,13 +60,20 @@ class Story:
         yield from self._over_quota()
         yield self._raised_limit()
 
-    def _call(self, step: str, sdk: str, ask: Callable[[str], Reply]) -> Row:
-        reply = ask("small")
+    def _call(self, step: str, sdk: str, ask: Callable[[str], Reply], alias: str) -> Row:
+        reply = ask(alias)
         _expect(bool(reply.text), f"the {sdk} SDK got an empty answer")
-        row = self._row(step, sdk, "small", reply.headers, "")
-        note = f"The team's alias `small` stands for {row.answered_by.partition('/')[2]} here."
+        row = self._row(step, sdk, alias, reply.headers, "")
+        note = f"The alias `{alias}` stands for {row.answered_by.partition('/')[2]} here."
         _expect(row.cache != "hit" and row.attempts == 1, f"the first call of {sdk} should have asked the provider")
         return replace(row, note=note)
+
+    def _another_language(self) -> Row:
+        reply = self._application.ask_openai("claude-small")
+        _expect(bool(reply.text), "the OpenAI SDK got an empty answer from Claude")
+        row = self._row("another provider's", "openai", "claude-small", reply.headers, "")
+        _expect(row.answered_by.startswith("anthropic/"), "Claude should have answered the OpenAI SDK")
+        return replace(row, note="Claude, behind the OpenAI SDK: the proxy translated the call, and its answer back.")
 
     def _stream(self) -> Row:
         headers, pieces = self._application.stream_openai("gpt-5-mini")
@@ -117,13 +125,13 @@ class Story:
         else:
             raise DemoFailed("the team's quota let every call through")
         try:
-            self._application.ask_anthropic("small", "One more")
+            self._application.ask_anthropic("claude-small", "One more")
         except anthropic.RateLimitError as error:
             yield self._refusal("anthropic", error, "the same, in Anthropic's shape.")
         else:
             raise DemoFailed("the quota refused one SDK and not the next")
         try:
-            self._application.ask_google("small", "One more")
+            self._application.ask_google("gemini-small", "One more")
         except google_errors.ClientError as error:
             yield self._refusal("google", error, f"code {error.code}, status {error.status}: Google's shape.")
         else:
@@ -132,7 +140,8 @@ class Story:
     def _refusal(
         self, sdk: str, error: openai.APIStatusError | anthropic.APIStatusError | google_errors.APIError, told: str
     ) -> Row:
-        row = self._row("over quota", sdk, "small", error.response.headers, f"{type(error).__name__}: {told}")
+        asked = {"openai": "small", "anthropic": "claude-small", "google": "gemini-small"}[sdk]
+        row = self._row("over quota", sdk, asked, error.response.headers, f"{type(error).__name__}: {told}")
         _expect(row.status == 429, f"the {sdk} SDK should have been refused with 429, and got {row.status}")
         return row
 

@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 from llm_operator.admin_server import serve_admin
 from llm_operator.certificate_writer import CertificateKeeper
 from llm_operator.kube import Document, Kind, Kube, KubeClient
+from llm_operator.reconcile.health_probe import HTTPProbe, ProbeProvider
 from llm_operator.reconcile.key_check import Ask, ProviderAsker
 from llm_operator.reconcile.key_transport import AddressPolicy, api_server_addresses
 from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
+from llm_operator.reconcile.report_reader import RedisReports
 from llm_operator.reconcile.state import Surroundings
 from llm_operator.reconcile.watches import Heard, login, watch_cluster
 from llm_operator.settings import Settings
@@ -42,7 +44,14 @@ async def _main(settings: Settings) -> int:
     policy = AddressPolicy(api_server=await asyncio.to_thread(api_server_addresses, urlsplit(server).hostname or ""))
     kube = KubeClient(login, on_call=metrics.count_call)
     try:
-        return await serve(settings, kube=kube, metrics=metrics, ask=ProviderAsker(policy), stopping=stopping)
+        return await serve(
+            settings,
+            kube=kube,
+            metrics=metrics,
+            ask=ProviderAsker(policy),
+            probe=HTTPProbe(policy),
+            stopping=stopping,
+        )
     finally:
         await kube.close()
 
@@ -53,13 +62,19 @@ async def serve(
     kube: Kube,
     metrics: ControllerMetrics,
     ask: Ask,
+    probe: ProbeProvider,
     stopping: asyncio.Event,
     watch: Watch = watch_cluster,
     on_serving: Callable[[int], None] = lambda _port: None,
 ) -> int:
     """Work until `stopping` is set. `watch` runs in a thread and tells of changes; `on_serving` gets the port."""
     loop = asyncio.get_running_loop()
-    reconciler = Reconciler(Surroundings(kube=kube, settings=settings, ask=ask, clock=loop.time, metrics=metrics))
+    reports = RedisReports(settings.redis_url) if settings.redis_url is not None else None
+    reconciler = Reconciler(
+        Surroundings(
+            kube=kube, settings=settings, ask=ask, probe=probe, reports=reports, clock=loop.time, metrics=metrics
+        )
+    )
     parts: list[Coroutine[Any, Any, None]] = [reconciler.run(), _watching(reconciler, stopping, watch)]
     if settings.webhook_secret and settings.webhook_configuration:
         keeper = CertificateKeeper(

@@ -28,7 +28,7 @@ from llm_sidecar.contract.config import (
     render_config,
 )
 from llm_sidecar.contract.names import DEFAULT_TEAM
-from llm_sidecar.contract.resources import LLMProviderSpec
+from llm_sidecar.contract.resources import HealthCheck, LLMProviderSpec
 from llm_sidecar.contract.violations import violations_of
 from llm_sidecar.providers.factory import LLMProviderFactory
 
@@ -84,7 +84,7 @@ def is_allowed(
 
 
 def _without_keys(claim: Claim) -> Rendering:
-    team = TeamEntry(namespace=claim.team.namespace, name=claim.team.name)
+    team = TeamEntry(namespace=claim.team.namespace, name=claim.team.name, allowed=False)
     raw = render_config(ConfigDocument(team=team))
     return Rendering(raw=raw, hash=config_hash(raw), providers=frozenset(), is_allowed=False)
 
@@ -110,7 +110,7 @@ def _entry(provider: ObservedProvider, store: Store, settings: Settings, used: s
         name=provider.key.name,
         # Of two shared providers with one name, the second is known by its namespace as well.
         shared=provider.key.namespace in settings.provider_namespaces and provider.key.name not in used,
-        spec=_without_admission(provider.resource.spec),
+        spec=_as_published(provider.resource.spec),
         credential=credentials.credential,
         ca_bundle=credentials.ca_bundle,
         client_certificate=credentials.client_certificate,
@@ -123,9 +123,9 @@ def known_types() -> frozenset[str]:
     return frozenset(LLMProviderFactory.types())
 
 
-def _without_admission(spec: LLMProviderSpec) -> LLMProviderSpec:
-    # Who else may use it is nobody's business in this pod, and a change of it needs no new document.
-    return spec.model_copy(update={"allowed_namespaces": AllowedNamespaces()})
+def _as_published(spec: LLMProviderSpec) -> LLMProviderSpec:
+    # Who else may use it is nobody's business in this pod, and how it is probed is the controller's: no new document.
+    return spec.model_copy(update={"allowed_namespaces": AllowedNamespaces(), "health_check": HealthCheck()})
 
 
 def _document(

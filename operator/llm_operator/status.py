@@ -18,6 +18,7 @@ class ConditionType(StrEnum):
 
     ACCEPTED = "Accepted"
     CREDENTIALS_VALID = "CredentialsValid"
+    HEALTHY = "Healthy"
     PROGRAMMED = "Programmed"
     READY = "Ready"
 
@@ -43,6 +44,13 @@ class Reason(StrEnum):
     ADDRESS_REFUSED = "AddressRefused"
     PROVIDER_UNREACHABLE = "ProviderUnreachable"
     NOT_CHECKED = "NotChecked"
+    # Healthy
+    PROBE_SUCCEEDED = "ProbeSucceeded"
+    PROBE_FAILED = "ProbeFailed"
+    KEY_REFUSED = "KeyRefused"
+    ERROR_RATE_HIGH = "ErrorRateHigh"
+    PASSIVE_ONLY = "PassiveOnly"
+    NO_DATA = "NoData"
     # Programmed
     PUBLISHED = "Published"
     NOT_CLAIMED = "NotClaimed"

@@ -17,17 +17,21 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from llm_sidecar.admin import admin_handler
+from llm_sidecar.asking import Providers
 from llm_sidecar.audit import AuditLog
 from llm_sidecar.budget import BufferBudget
 from llm_sidecar.cache.answers import AnswerCache
 from llm_sidecar.contract.config import config_hash, render_config
 from llm_sidecar.exchange import Serving
+from llm_sidecar.failover.circuit import CircuitState
 from llm_sidecar.guards import TokenGuard
 from llm_sidecar.health import Health
 from llm_sidecar.metrics import Metrics
 from llm_sidecar.pipeline import Pipeline
+from llm_sidecar.provider_reports import ProviderReports
 from llm_sidecar.runtime import Transports, compile_runtime
 from llm_sidecar.storage import Storage
+from llm_sidecar.translation.registry import load as load_translators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,6 +163,8 @@ class Sidecar:
         self.metrics = Metrics()
         self.health = Health(self.metrics)
         self._storage = Storage(self.health)
+        self._reports = ProviderReports(on_hint=self._hear_of_opening)
+        self._providers = Providers(on_circuit=self._circuit_changed, on_outcome=self._reports.note)
         self._audit = AuditLog(audit_descriptor, on_change=self.health.audit_changed)
 
     # --- configuration
@@ -172,18 +178,39 @@ class Sidecar:
             runtime,
             quota=backing.quota(document) if backing else None,
             cache=AnswerCache(backing.store, runtime.team) if backing else None,
+            rates=backing.rates if backing else None,
             store_use=backing.use if backing else None,
         )
         if self._pipeline is None:
             self._pipeline = Pipeline(
-                serving, guard=self._guard, budget=BufferBudget(), metrics=self.metrics, audit=self._audit
+                serving,
+                guard=self._guard,
+                budget=BufferBudget(),
+                metrics=self.metrics,
+                audit=self._audit,
+                providers=self._providers,
             )
         self._pipeline.serving = serving
         self._storage.switch_to(backing)
+        self._reports.configure(document, backing.store if backing else None)
+        for provider, model in self._providers.keep(runtime.routes.providers):
+            self.metrics.circuit_forgotten(provider, model)
         for pool in self._transports.keep_only(runtime.egresses):
             self._in_background(pool.retire())
+        if languages := runtime.routes.foreign_languages():
+            # In a thread, which shares the interpreter: requests go on meanwhile.
+            self._in_background(asyncio.to_thread(load_translators, languages))
         self.health.config_loaded(digest)
         return self._pipeline
+
+    def _circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
+        self.metrics.circuit_changed(provider, model, state)
+        if state is CircuitState.OPEN:
+            self._reports.opened(provider, model)
+
+    def _hear_of_opening(self, provider: str, model: str) -> None:
+        """Another proxy's circuit opened: one request may find out here, before all others do."""
+        self._providers.hint_failing(provider, model)
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -209,6 +236,7 @@ class Sidecar:
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
         gc.enable()
+        self._reports.start()
         self.health.ready = True
         return Listening(LOOPBACK, proxy_port, bound_admin_port)
 
@@ -230,6 +258,7 @@ class Sidecar:
         await self._stack.aclose()
         if self._pipeline is not None:
             await self._pipeline.close()
+        await self._reports.close()
         await self._storage.close()
         for task in self._retiring:
             task.cancel()

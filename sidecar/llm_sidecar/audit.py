@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import orjson
 
 if TYPE_CHECKING:
-    from llm_sidecar.record import RequestRecord
+    from llm_sidecar.record import Attempt, RequestRecord
 
 GATHER_SECONDS: Final = 0.05
 MAX_PENDING_BYTES: Final = 1024 * 1024
@@ -47,22 +47,40 @@ def audit_line(record: RequestRecord, now: float) -> bytes:
         "usage_source": record.usage_source,
         "charged_tokens": record.charged_tokens,
     }
+    _add_what_happened(fields, record)
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _add_what_happened(fields: dict[str, Any], record: RequestRecord) -> None:
+    """What only some requests have."""
     if record.first_content is not None:
         fields["time_to_first_token_ms"] = round((record.first_content - record.started) * 1000, 1)
     if record.error_code:
         fields["error"] = record.error_code
     if record.attempts:
-        fields["attempts"] = [
-            {"provider": one.provider, "outcome": one.outcome, "status": one.status, "ms": round(one.milliseconds, 1)}
-            for one in record.attempts
+        fields["attempts"] = [_attempt(one) for one in record.attempts]
+    if record.skipped:
+        fields["skipped"] = [
+            {"provider": one.provider, "model": one.model, "reason": one.reason} for one in record.skipped
         ]
-    if record.sdk_retry_count:
-        fields["sdk_retry_count"] = record.sdk_retry_count
-    if record.client_gone:
-        fields["client_gone"] = True
-    if record.interrupted:
-        fields["interrupted"] = True
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    if record.cost_nano_usd is not None:
+        fields["cost_nano_usd"] = record.cost_nano_usd
+    for name in ("dropped", "quota_remaining", "sdk_retry_count", "client_gone", "interrupted"):
+        if value := getattr(record, name):
+            fields[name] = value
+
+
+def _attempt(one: Attempt) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "provider": one.provider,
+        "model": one.model,
+        "outcome": one.outcome,
+        "status": one.status,
+        "ms": round(one.milliseconds, 1),
+    }
+    if one.waited_milliseconds:
+        fields["waited_ms"] = round(one.waited_milliseconds, 1)
+    return fields
 
 
 def _timestamp(unix_seconds: float) -> str:

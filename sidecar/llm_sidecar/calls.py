@@ -9,24 +9,18 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from llm_sidecar.asking import Answered, Asking, Providers
 from llm_sidecar.body import hold_parsed, read_body
 from llm_sidecar.cache.answers import CachedAnswer
 from llm_sidecar.cache.key import cache_digest
 from llm_sidecar.errors import MalformedBody, NoProviderAvailable
-from llm_sidecar.failover.attempt import (
-    AttemptFailed,
-    LargeAnswer,
-    OpenStream,
-    PlainAnswer,
-    attempt_plain,
-    attempt_stream,
-)
+from llm_sidecar.failover.attempt import LargeAnswer, OpenStream, PlainAnswer
+from llm_sidecar.failover.prices import cost_nano_usd
 from llm_sidecar.formats.base import Call, Format, MalformedRequest, ParsedRequest, Usage
-from llm_sidecar.formats.json_body import apply_splices
 from llm_sidecar.formats.registry import FORMATS
+from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.headers import to_application
-from llm_sidecar.providers.base import FailureReason, ProviderRequest
-from llm_sidecar.record import Attempt, RequestRecord
+from llm_sidecar.record import RequestRecord
 from llm_sidecar.relay import StreamRelay, relay_pieces
 from llm_sidecar.replies import answer_headers
 from llm_sidecar.spending import Spending
@@ -36,9 +30,14 @@ if TYPE_CHECKING:
 
     from llm_sidecar.cache.answers import AnswerCache
     from llm_sidecar.exchange import Exchange
+    from llm_sidecar.failover.breaker import Permit
     from llm_sidecar.failover.routes import Candidate
     from llm_sidecar.providers.base import Timeouts
 
+REFUSALS: Final = frozenset(
+    {FailureKind.INVALID_REQUEST, FailureKind.CONTENT_POLICY, FailureKind.TOO_LONG, FailureKind.NOT_FOUND}
+)
+"""The provider took the request and found it wrong: it counts as a request, and no token was spent."""
 USAGE_TAIL_BYTES: Final = 64 * 1024
 """How much of a large answer's end is kept to look for its usage: the APIs tell it after the content."""
 
@@ -73,7 +72,8 @@ class Asked:
 class Calls:
     """Answers calls. Answers that are still being stored are the only thing it remembers between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, providers: Providers) -> None:
+        self._providers = providers
         self._storing: set[asyncio.Task[bool]] = set()
 
     async def answer(self, exchange: Exchange, call: Call) -> web.StreamResponse:
@@ -101,51 +101,67 @@ class Calls:
             spending.end()
 
     async def _ask_providers(self, asked: Asked, candidates: Sequence[Candidate]) -> web.StreamResponse:
-        record = asked.record
-        last_error: tuple[Candidate, PlainAnswer] | None = None
-        for candidate in candidates:
-            record.provider, record.model = candidate.name, candidate.model.name
-            began = time.perf_counter()
-            try:
-                opened = await _attempt(asked, candidate)
-            except AttemptFailed as failure:
-                record.attempts.append(_failed(candidate, failure, began))
-                last_error = (candidate, failure.answer) if failure.answer else last_error
-                continue
-            milliseconds = (time.perf_counter() - began) * 1000
-            record.attempts.append(Attempt(candidate.name, "answered", opened.status, milliseconds))
-            record.answered_by = (candidate.name, candidate.answering_model(asked.parsed.model))
-            return await self._relay(asked, candidate, opened)
-        asked.spending.nobody_answered()
-        if last_error is None:
-            raise _nobody_answered(record.attempts)
-        candidate, answer = last_error
-        record.provider, record.model = candidate.name, candidate.model.name
-        record.answered_by = (candidate.name, candidate.answering_model(asked.parsed.model))
-        return _plain_reply(answer, record)
+        asking = Asking(asked.exchange, asked.parsed, asked.wire, self._providers)
+        try:
+            answered = await asking.ask(candidates)
+        except (NoProviderAvailable, MalformedBody):
+            asked.spending.nobody_answered()
+            raise
+        if answered.permit is None:
+            return self._relay_error(asked, answered)
+        try:
+            return await self._relay(asked, answered.candidate, answered.answer, answered.permit)
+        finally:
+            if answered.take is not None:
+                answered.take.used(asked.spending.spent_tokens)
+
+    def _relay_error(self, asked: Asked, answered: Answered) -> web.Response:
+        """An error of a provider's that is the application's, or the last of those that all providers gave."""
+        answer = answered.answer
+        if not isinstance(answer, PlainAnswer):
+            raise TypeError("an error is a plain answer")  # never so; for the type checker
+        if answered.error in REFUSALS:
+            asked.spending.refused_by_provider()
+        else:
+            asked.spending.nobody_answered()
+        return _plain_reply(answer, asked.record)
 
     async def _relay(
-        self, asked: Asked, candidate: Candidate, opened: PlainAnswer | LargeAnswer | OpenStream
+        self, asked: Asked, candidate: Candidate, opened: PlainAnswer | LargeAnswer | OpenStream, permit: Permit
     ) -> web.StreamResponse:
-        record = asked.record
         if isinstance(opened, PlainAnswer):
+            permit.succeeded()
+            self._providers.on_outcome(candidate.name, None, asked.record.attempts[-1].milliseconds)
             return self._relay_plain(asked, candidate, opened)
         timeouts = candidate.configured.provider.timeouts
         try:
+            permit.committed()
             if isinstance(opened, LargeAnswer):
                 return await _relay_large(asked, opened, timeouts)
-            record.first_content = time.perf_counter()
+            asked.record.first_content = time.perf_counter()
             asked.spending.streaming(opened.observer)
-            return await StreamRelay(opened, timeouts, asked.exchange.held).run(asked.exchange.request, record)
+            return await StreamRelay(opened, timeouts, asked.exchange.held).run(asked.exchange.request, asked.record)
         finally:
+            self._tell(permit, candidate, asked.record)
             opened.response.close()
+            if isinstance(opened, OpenStream):
+                asked.record.cost_nano_usd = cost_nano_usd(candidate.model, opened.observer.usage)
+
+    def _tell(self, permit: Permit, candidate: Candidate, record: RequestRecord) -> None:
+        """How an answer that had begun has ended."""
+        if record.client_gone:
+            permit.abandoned()
+        elif record.interrupted:
+            permit.failed(FailureKind.INTERRUPTED)
+            self._providers.on_outcome(candidate.name, FailureKind.INTERRUPTED, 0.0)
+        else:
+            permit.succeeded()
+            self._providers.on_outcome(candidate.name, None, record.attempts[-1].milliseconds)
 
     def _relay_plain(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> web.Response:
-        if answer.status < 300:
-            asked.spending.answered(answer.usage, answer_bytes=len(answer.body))
-            self._keep(asked, candidate, answer)
-        else:
-            asked.spending.refused_by_provider()
+        asked.spending.answered(answer.usage, answer_bytes=len(answer.body))
+        asked.record.cost_nano_usd = cost_nano_usd(candidate.model, answer.usage)
+        self._keep(asked, candidate, answer)
         return _plain_reply(answer, asked.record)
 
     def _keep(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> None:
@@ -158,7 +174,13 @@ class Calls:
         if entry is None:
             return
         content_type = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
-        kept = CachedAnswer(answer.body, content_type or "application/json", answer.usage, time.time())
+        kept = CachedAnswer(
+            answer.body,
+            content_type or "application/json",
+            answer.usage,
+            time.time(),
+            dropped=tuple(asked.record.dropped),
+        )
         task = asyncio.get_running_loop().create_task(
             entry.cache.keep(entry.digest, kept, ttl_seconds=entry.ttl_seconds)
         )
@@ -202,46 +224,10 @@ async def _from_cache(exchange: Exchange, parsed: ParsedRequest, entry: CacheEnt
         return None
     candidate = entry.candidate
     record.cache, record.status, record.usage = "hit", 200, found.usage
+    record.dropped = list(found.dropped)
     record.provider, record.answered_by = candidate.name, (candidate.name, candidate.answering_model(parsed.model))
     headers = answer_headers([("Content-Type", found.content_type), ("Age", str(found.age_seconds))], record)
     return web.Response(status=200, body=found.body, headers=headers)
-
-
-# --- providers
-
-
-async def _attempt(asked: Asked, candidate: Candidate) -> PlainAnswer | LargeAnswer | OpenStream:
-    configured, parsed, wire, exchange = candidate.configured, asked.parsed, asked.wire, asked.exchange
-    ask_for_usage = parsed.stream and configured.asks_for_stream_usage
-    try:
-        splices = wire.splices(parsed, model=candidate.send_model, ask_for_usage=ask_for_usage)
-    except MalformedRequest as error:  # what a plain look did not show: nested too deep to find a member's place
-        asked.spending.nobody_answered()
-        raise MalformedBody(str(error)) from error
-    body = apply_splices(parsed.body, splices) if splices else parsed.body
-    path = wire.upstream_path(parsed.call, candidate.send_model)
-    request = ProviderRequest("POST", path, exchange.query, exchange.headers, body)
-    if parsed.stream:
-        return await attempt_stream(configured.provider, request, parsed, wire, exchange.held, hide_usage=ask_for_usage)
-    return await attempt_plain(configured.provider, request, parsed, wire, exchange.held)
-
-
-def _failed(candidate: Candidate, failure: AttemptFailed, began: float) -> Attempt:
-    milliseconds = (time.perf_counter() - began) * 1000
-    return Attempt(candidate.name, failure.reason, failure.status, milliseconds, failure.detail)
-
-
-def _nobody_answered(attempts: Sequence[Attempt]) -> NoProviderAvailable:
-    told = "; ".join(f"{attempt.provider}: {attempt.detail}" for attempt in attempts)
-    error = NoProviderAvailable(
-        f"no provider answered ({told})",
-        details={"attempts": [{"provider": one.provider, "reason": one.outcome} for one in attempts]},
-        retry_after_milliseconds=1000,
-    )
-    # A key or an address that is wrong now is still wrong in a second.
-    lasting = {FailureReason.AUTHENTICATION, FailureReason.REDIRECTED}
-    error.should_retry = not all(attempt.outcome in lasting for attempt in attempts)
-    return error
 
 
 # --- answers

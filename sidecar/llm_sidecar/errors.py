@@ -7,8 +7,10 @@
     │   ├── WrongPodToken             401 wrong_pod_token
     │   ├── CrossSiteRequest          403 cross_site_request
     │   ├── EndpointNotAllowed        403 endpoint_not_allowed
+    │   ├── TeamNotAllowed            403 team_not_allowed
     │   ├── ModelNotAllowed           403 model_not_allowed
     │   ├── UnknownModel              404 model_not_found
+    │   ├── UnknownRequest            404 request_not_found
     │   ├── MethodNotAllowed          405 method_not_allowed
     │   ├── BodyTooSlow               408 body_timeout
     │   ├── BodyTooLarge              413 body_too_large
@@ -93,6 +95,13 @@ class EndpointNotAllowed(RequestRefused):
     code = "endpoint_not_allowed"
 
 
+class TeamNotAllowed(RequestRefused):
+    """The pod's team does not admit its namespace, or not any more."""
+
+    status = 403
+    code = "team_not_allowed"
+
+
 class ModelNotAllowed(RequestRefused):
     """The team's `models.allow` or `models.deny` forbids the model."""
 
@@ -105,6 +114,13 @@ class UnknownModel(RequestRefused):
 
     status = 404
     code = "model_not_found"
+
+
+class UnknownRequest(RequestRefused):
+    """`explain` was asked for a request that is not remembered."""
+
+    status = 404
+    code = "request_not_found"
 
 
 class MethodNotAllowed(RequestRefused):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llm_sidecar.budget import Held
     from llm_sidecar.cache.answers import AnswerCache
     from llm_sidecar.providers.base import Headers
+    from llm_sidecar.quota.provider_rate import ProviderRates
     from llm_sidecar.quota.reservation import Quota
     from llm_sidecar.record import RequestRecord
     from llm_sidecar.runtime import Runtime
@@ -34,6 +35,8 @@ class Serving:
     runtime: Runtime
     quota: Quota | None
     cache: AnswerCache | None
+    rates: ProviderRates | None = None
+    """None without a store."""
     store_use: StoreUse | None = None
     """Keeps the store open for as long as a request has this."""
 

@@ -17,6 +17,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from llm_sidecar import __version__
+from llm_sidecar.failover.circuit import CircuitState
 from llm_sidecar.record import OTHER
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 DURATION_BUCKETS: Final = (0.005, 0.02, 0.1, 0.3, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """From a cache hit to the longest reasoning call."""
+
+_CIRCUIT_FIGURES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
 class Metrics:
@@ -69,6 +72,24 @@ class Metrics:
             "llm_failovers",
             "Attempts that went to another provider, by why.",
             ("from", "to", "reason"),
+            registry=registry,
+        )
+        self.retries = Counter(
+            "llm_retries",
+            "Attempts at the same provider and model again, by why.",
+            ("provider", "reason"),
+            registry=registry,
+        )
+        self.cost = Counter(
+            "llm_cost_usd",
+            "What answers cost, of models with a price.",
+            ("provider", "model", "team"),
+            registry=registry,
+        )
+        self.circuit_state = Gauge(
+            "llm_circuit_state",
+            "0 closed, 1 half open: a single request tries, 2 open: not asked.",
+            ("provider", "model"),
             registry=registry,
         )
         self.quota_refusals = Counter(
@@ -126,8 +147,10 @@ class Metrics:
         if record.usage_source is not None:
             self._increase(self.usage_source, record.usage_source)(1)
         self._count_tokens(record)
+        if record.cost_nano_usd:
+            self._increase(self.cost, record.provider, record.model, record.team)(record.cost_nano_usd / 1e9)
         if len(record.attempts) > 1:
-            self._count_failovers(record)
+            self._count_further_attempts(record)
 
     def _count_tokens(self, record: RequestRecord) -> None:
         usage = record.usage
@@ -143,9 +166,20 @@ class Metrics:
             if tokens:
                 self._increase(self.tokens, record.provider, record.model, record.team, kind)(tokens)
 
-    def _count_failovers(self, record: RequestRecord) -> None:
+    def _count_further_attempts(self, record: RequestRecord) -> None:
         for failed, following in zip(record.attempts, record.attempts[1:], strict=False):
-            self._increase(self.failovers, failed.provider, following.provider, failed.outcome)(1)
+            if (failed.provider, failed.model) == (following.provider, following.model):
+                self._increase(self.retries, failed.provider, failed.outcome)(1)
+            else:
+                self._increase(self.failovers, failed.provider, following.provider, failed.outcome)(1)
+
+    def circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
+        """A circuit breaker was made, or changed its state."""
+        self.circuit_state.labels(provider, model).set(_CIRCUIT_FIGURES[state])
+
+    def circuit_forgotten(self, provider: str, model: str) -> None:
+        """A configuration no longer has it."""
+        self.circuit_state.remove(provider, model)
 
     def config_loaded(self, config_hash: str) -> None:
         """A configuration came into use."""

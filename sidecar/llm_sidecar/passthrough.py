@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from llm_sidecar.body import ApplicationGone, pieces_of
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import EndpointNotAllowed, NoProviderAvailable, RequestRefused
+from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.listing import FAMILY_APIS
-from llm_sidecar.providers.base import FailureReason, ProviderRequest, TransportError, failure_reason
+from llm_sidecar.providers.base import ProviderRequest, TransportError, failure_reason
 from llm_sidecar.record import Attempt
 from llm_sidecar.relay import relay_pieces
 from llm_sidecar.spending import reserve
@@ -94,7 +95,7 @@ async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.St
         if upload.failure is not None:
             raise upload.failure from error
         detail = error.detail if isinstance(error, TransportError) else "no answer within timeouts.responseSeconds"
-        reason = failure_reason(error) if isinstance(error, TransportError) else FailureReason.TIMEOUT
+        reason = failure_reason(error) if isinstance(error, TransportError) else FailureKind.TIMEOUT
         record.attempts.append(Attempt(provider.name, reason, None, (time.perf_counter() - began) * 1000, detail))
         raise NoProviderAvailable(f"{provider.name}: {detail}", retry_after_milliseconds=1000) from error
     record.attempts.append(Attempt(provider.name, "answered", response.status, (time.perf_counter() - began) * 1000))

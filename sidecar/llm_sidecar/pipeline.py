@@ -20,8 +20,17 @@ from aiohttp import web
 from llm_sidecar.audit import audit_line
 from llm_sidecar.body import ApplicationGone
 from llm_sidecar.calls import Calls
-from llm_sidecar.errors import InternalError, MalformedHTTP, SidecarError
+from llm_sidecar.errors import (
+    InternalError,
+    MalformedHTTP,
+    MethodNotAllowed,
+    SidecarError,
+    TeamNotAllowed,
+    UnknownRequest,
+)
 from llm_sidecar.exchange import Exchange, Serving
+from llm_sidecar.explain import EXPLAIN_PATH, KEPT_REQUESTS, Explanations
+from llm_sidecar.failover.retry_budget import sdk_retry_count
 from llm_sidecar.formats.base import Call
 from llm_sidecar.formats.recognise import Family, Passthrough, recognise
 from llm_sidecar.guards import TokenGuard, check_origin, without_key
@@ -33,6 +42,7 @@ from llm_sidecar.relay import send_whole
 from llm_sidecar.replies import error_reply, family_of
 
 if TYPE_CHECKING:
+    from llm_sidecar.asking import Providers
     from llm_sidecar.audit import AuditLog
     from llm_sidecar.budget import BufferBudget
     from llm_sidecar.metrics import Metrics
@@ -54,7 +64,14 @@ class Pipeline:
     """Answers requests. One for the whole process."""
 
     def __init__(
-        self, serving: Serving, *, guard: TokenGuard, budget: BufferBudget, metrics: Metrics, audit: AuditLog
+        self,
+        serving: Serving,
+        *,
+        guard: TokenGuard,
+        budget: BufferBudget,
+        metrics: Metrics,
+        audit: AuditLog,
+        providers: Providers,
     ) -> None:
         self.serving = serving
         self._guard = guard
@@ -63,7 +80,8 @@ class Pipeline:
         self._audit = audit
         # Unique over the fleet: the prefix is drawn per process. It also names the quota reservation.
         self._ids = (f"{prefix}-{number:x}" for prefix in (secrets.token_hex(8),) for number in itertools.count(1))
-        self._calls = Calls()
+        self._calls = Calls(providers)
+        self._explanations = Explanations()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens."""
@@ -95,7 +113,8 @@ class Pipeline:
             return error_reply(defect, exchange.family, record)
         finally:
             exchange.held.release()
-            self._finish(record)
+            # Whoever asks for explanations must not push out what they are asked for.
+            self._finish(record, explains=request.raw_path.startswith(EXPLAIN_PATH))
 
     def refuse_malformed(self) -> web.Response:
         """Answer what is not HTTP at all. Nothing of it is repeated: it may hold a key."""
@@ -106,34 +125,54 @@ class Pipeline:
         self._finish(record)
         return reply
 
-    def _finish(self, record: RequestRecord) -> None:
+    def _finish(self, record: RequestRecord, *, explains: bool = False) -> None:
         if record.status == 0:
             record.status = CLIENT_CLOSED_REQUEST
         now = time.perf_counter()
         self._metrics.count(record, now)
-        self._audit.write(audit_line(record, now))
+        line = audit_line(record, now)
+        self._audit.write(line)
+        if not explains:
+            self._explanations.keep(record.request_id, line)
 
     async def _answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
         path, _, query = request.raw_path.partition("?")
         exchange.query, query_key = without_key(query)
+        if path.startswith(EXPLAIN_PATH):
+            check_origin(request.headers)
+            self._guard.check(request.headers, query_key)
+            return self._explain(exchange, path.removeprefix(EXPLAIN_PATH))
         recognised = recognise(request.method, path, query, request.headers)
         exchange.family = family_of(recognised)
         check_origin(request.headers)
         self._guard.check(request.headers, query_key)
+        runtime = exchange.serving.runtime
+        if not runtime.team_is_allowed:
+            raise TeamNotAllowed(
+                f"team {runtime.team} does not admit pods of this namespace any more: ask its owner, who says so in "
+                "spec.allowedNamespaces of the TeamQuota"
+            )
         exchange.headers = to_provider(request.headers.items())
-        exchange.record.sdk_retry_count = _retry_count(request)
+        exchange.record.sdk_retry_count = sdk_retry_count(request.headers)
         if isinstance(recognised, Call):
             return await self._calls.answer(exchange, recognised)
         if isinstance(recognised, Passthrough):
             return await pass_through(exchange, recognised)
         return answer_listing(exchange, recognised)
 
+    def _explain(self, exchange: Exchange, request_id: str) -> web.Response:
+        if exchange.request.method not in {HTTPMethod.GET, HTTPMethod.HEAD}:
+            raise MethodNotAllowed("this path takes GET only", allowed="GET")
+        line = self._explanations.find(request_id)
+        if line is None:
+            raise UnknownRequest(
+                "no request of this id is remembered: it is still under way, older than the last "
+                f"{KEPT_REQUESTS}, or was answered by another pod's proxy. Take the id from x-llm-sidecar-request-id"
+            )
+        exchange.record.status = 200
+        return web.Response(body=line, content_type="application/json")
+
     async def close(self) -> None:
         """Wait for what requests have left to do."""
         await self._calls.close()
-
-
-def _retry_count(request: web.BaseRequest) -> int:
-    said = request.headers.get("x-stainless-retry-count", "0")
-    return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else 0

@@ -31,6 +31,18 @@ class Attempt:
     milliseconds: float
     detail: str = ""
     """For the error that names each attempt; no address, nothing of a body."""
+    model: str = ""
+    waited_milliseconds: float = 0
+    """Before it was made."""
+
+
+@dataclass(slots=True)
+class Skipped:
+    """A provider that was not tried."""
+
+    provider: str
+    model: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -52,10 +64,15 @@ class RequestRecord:
     error_code: str = ""
     cache: CacheResult | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    """What the language of the provider that answered could not say, and was left out as harmless."""
     first_content: float | None = None
     usage: Usage | None = None
     usage_source: UsageSource | None = None
     charged_tokens: int = 0
+    cost_nano_usd: int | None = None
+    """Of the answer, where the model has a price."""
     sdk_retry_count: int = 0
     client_gone: bool = False
     interrupted: bool = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from llm_sidecar.errors import Overloaded
-from llm_sidecar.formats.base import FrameTooLarge
+from llm_sidecar.formats.base import FrameTooLarge, FrameUnreadable
 from llm_sidecar.headers import to_application
 from llm_sidecar.providers.base import TransportError
 from llm_sidecar.replies import answer_headers
@@ -75,7 +75,7 @@ class ClientWriter:
         record.status = status
 
     async def begin(self, first: bytes) -> None:
-        """Send the head and the first bytes. Bound its time, as with `write`."""
+        """Send the head and the first bytes. Bound its time where there are any, as with `write`."""
         try:
             await self._reply.prepare(self._request)
         except ConnectionError:
@@ -135,10 +135,9 @@ class StreamRelay:
         last, seconds = b"", self._timeouts.idle
         try:
             if opened.exhausted:
-                await self._begin(writer, b"")
+                await writer.begin(b"")
                 last = opened.beginning
             else:
-                await self._begin(writer, opened.beginning)
                 last = await self._relay(writer)
             self._check_complete()
         except Interrupted as error:
@@ -151,19 +150,14 @@ class StreamRelay:
                     seconds = TAIL_SECONDS
         return await writer.end(last, seconds=seconds)
 
-    async def _begin(self, writer: ClientWriter, first: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._timeouts.idle):
-                await writer.begin(first)
-        except TimeoutError as error:
-            raise Interrupted("the application stopped reading") from error
-
     async def _relay(self, writer: ClientWriter) -> bytes:
         """Relay; returns what is still to write, which goes out together with the body's end."""
         try:
             return await self._relay_until_end(writer)
         except TransportError as error:
             raise Interrupted("the provider's connection broke in the middle of the stream") from error
+        except FrameUnreadable as error:
+            raise Interrupted("the provider sent a frame in the middle of the stream that cannot be read") from error
         except FrameTooLarge as error:
             raise Interrupted("the provider sent a single frame that is too large to relay") from error
         except Overloaded as error:
@@ -183,8 +177,13 @@ class StreamRelay:
         step_seconds = min(TIMER_SECONDS, idle_seconds / 10)
         withheld_bytes = counted_bytes = 0
         async with asyncio.timeout_at(min(armed + idle_seconds, last_moment)) as timer:
+            await writer.begin(self._opened.beginning)
             while piece := await response.read_some():
-                ready = observer.feed(piece)
+                try:
+                    ready = observer.feed(piece)
+                except FrameUnreadable as error:
+                    await writer.write(error.readable)
+                    raise
                 if response.exhausted:
                     return ready + observer.finish()
                 if ready:
@@ -193,7 +192,8 @@ class StreamRelay:
                 if now - armed > step_seconds:
                     armed = now
                     timer.reschedule(min(now + idle_seconds, last_moment))
-                withheld_bytes += len(piece) - len(ready)
+                # Whatever goes out ends within the last piece, and a translation may be larger or smaller than it.
+                withheld_bytes = len(piece) + (0 if ready else withheld_bytes)
                 if withheld_bytes - counted_bytes > HELD_STEP_BYTES:
                     self._held.take(withheld_bytes - counted_bytes)
                     counted_bytes = withheld_bytes

@@ -72,5 +72,9 @@ def _add_own(headers: CIMultiDict[str], record: RequestRecord) -> None:
         headers[ResponseHeader.PROVIDER], headers[ResponseHeader.MODEL] = record.answered_by
     if record.cache is not None:
         headers[ResponseHeader.CACHE] = record.cache
+    if record.dropped:
+        headers[ResponseHeader.DROPPED] = ", ".join(record.dropped)
+    if record.cost_nano_usd is not None:
+        headers[ResponseHeader.COST_USD] = f"{record.cost_nano_usd // 10**9}.{record.cost_nano_usd % 10**9:09d}"
     if record.quota_remaining:
         headers[ResponseHeader.QUOTA_REMAINING] = record.quota_remaining

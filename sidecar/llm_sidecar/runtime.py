@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.cache.policy import CachePolicy
 from llm_sidecar.contract.config import ConfigRefused
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.contract.provider_resource import StreamUsage
+from llm_sidecar.contract.team_quota_resource import Routing
 from llm_sidecar.errors import ModelNotAllowed, UnknownModel
+from llm_sidecar.failover.backoff import RetryPolicy
+from llm_sidecar.failover.circuit import CircuitSettings
+from llm_sidecar.failover.prices import Size
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
 from llm_sidecar.providers.base import Authentication, ProviderSettings, SecretText, Timeouts
 from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderType
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from llm_sidecar.formats.base import ParsedRequest
     from llm_sidecar.providers.base import Transport
 
+SLOW_START_SECONDS: Final = 10.0
+"""How long a recovered provider's traffic takes to be whole again, unless its circuit was to stay open for less."""
 NO_TEAM = "none"
 """Label and store key of requests without a TeamQuota: never a valid `NAMESPACE/NAME`."""
 
@@ -41,9 +47,13 @@ class ModelAccess:
 
     def allows(self, model: str) -> bool:
         """True where the team may use it."""
-        if any(matches(model, pattern) for pattern in self.deny):
+        if self.denies(model):
             return False
         return not self.allow or any(matches(model, pattern) for pattern in self.allow)
+
+    def denies(self, model: str) -> bool:
+        """True where the team must not use it, not even as one that stands in."""
+        return any(matches(model, pattern) for pattern in self.deny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,8 @@ class Runtime:
 
     config_hash: str
     team: str
+    team_is_allowed: bool
+    """False: whoever owns the team does not admit these pods."""
     routes: Routes
     access: ModelAccess
     cache: CachePolicy
@@ -64,7 +76,16 @@ class Runtime:
             raise ModelNotAllowed(
                 f"team {self.team} may not use the model {model[:100]!r}: see spec.models of its TeamQuota"
             )
-        candidates = self.routes.candidates(api, model) if model.isprintable() and model.isascii() else ()
+        candidates: tuple[Candidate, ...] = ()
+        if model.isprintable() and model.isascii():
+            candidates = self.routes.candidates(
+                api,
+                model,
+                request_type=request.call.type,
+                request=Size(request.input_tokens_estimate, request.max_output_tokens),
+            )
+        if self.access.deny:  # who asks for another model must not get a forbidden one in its place
+            candidates = tuple(one for one in candidates if not (one.stands_in and self.access.denies(one.model.name)))
         if not candidates:
             elsewhere = self.routes.serves_elsewhere(model)
             hint = f"; it is served in {', '.join(elsewhere)}" if elsewhere else ""
@@ -126,7 +147,8 @@ def compile_runtime(document: ConfigDocument, config_hash: str, transports: Tran
     return Runtime(
         config_hash=config_hash,
         team=team.label if team else NO_TEAM,
-        routes=Routes(providers),
+        team_is_allowed=team is None or team.allowed,
+        routes=Routes(providers, cheapest_first=team is not None and team.spec.routing is Routing.CHEAPEST),
         access=_access(team),
         cache=_cache(team),
         egresses=frozenset(egresses),
@@ -166,6 +188,20 @@ def _provider(entry: ProviderEntry, transport: Transport) -> ConfiguredProvider:
             RequestType.EMBEDDINGS: ttl.embeddings,
             RequestType.TOKEN_COUNT: ttl.token_count,
         },
+        identity=entry.identity,
+        requests_per_minute=spec.rate_limits.requests_per_minute or 0,
+        tokens_per_minute=spec.rate_limits.tokens_per_minute or 0,
+        retry=RetryPolicy(
+            max_attempts=spec.retry.max_attempts,
+            initial_backoff_seconds=spec.retry.initial_backoff_milliseconds / 1000,
+            max_backoff_seconds=spec.retry.max_backoff_seconds,
+            on_timeout=spec.retry.on_timeout,
+        ),
+        circuit=CircuitSettings(
+            failure_threshold=spec.circuit_breaker.failure_threshold,
+            open_seconds=spec.circuit_breaker.open_seconds,
+            slow_start_seconds=min(SLOW_START_SECONDS, spec.circuit_breaker.open_seconds),
+        ),
     )
 
 

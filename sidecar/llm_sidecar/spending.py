@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import QuotaStoreUnavailable, TeamQuotaExceeded
-from llm_sidecar.providers.base import FailureReason
+from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.quota import refusal as quota_refusal
 
 if TYPE_CHECKING:
@@ -79,6 +79,13 @@ class Spending:
         """A provider took the request and found it wrong: it counts as a request, and no token was spent."""
         self._tokens, self._source, self._tells_usage = 0, "measured", False
 
+    @property
+    def spent_tokens(self) -> int:
+        """All tokens of the answer, as far as they are known now."""
+        if self._observer is not None and self._observer.usage is not None:
+            return self._observer.usage.total_tokens
+        return self._tokens if self._tokens is not None else self._parsed.input_tokens_estimate
+
     def end(self) -> None:
         """Settle with the best that is known."""
         record = self._record
@@ -116,9 +123,9 @@ class Spending:
 def _may_have_cost(attempt: Attempt) -> bool:
     """A provider that answered with an error, or was never reached, charges nothing. Of any other nobody knows."""
     return attempt.status is None and attempt.outcome not in {
-        FailureReason.CONNECTION,
-        FailureReason.AUTHENTICATION,
-        FailureReason.REDIRECTED,
+        FailureKind.CONNECTION,
+        FailureKind.AUTHENTICATION,
+        FailureKind.REDIRECTED,
     }
 
 

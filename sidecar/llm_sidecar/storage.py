@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import ref
 
 from llm_sidecar.exchange import StoreUse
+from llm_sidecar.quota.provider_rate import ProviderRates
 from llm_sidecar.quota.reservation import Quota
 from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.redis_url import InvalidStoreURL
@@ -35,6 +36,7 @@ class Backing:
     url: str = field(repr=False)
     store: RedisStore
     on_dropped: Callable[[int], object]
+    rates: ProviderRates
     quotas: dict[str, Quota] = field(default_factory=dict)
     use: StoreUse | None = field(default_factory=StoreUse)
     """Given to who uses it; None once it is retiring."""
@@ -54,7 +56,9 @@ class Backing:
 
     async def close(self, *, settle_seconds: float) -> None:
         """Book what was spent, and close."""
-        await asyncio.gather(*(quota.close(timeout_seconds=settle_seconds) for quota in self.quotas.values()))
+        await asyncio.gather(
+            self.rates.close(), *(quota.close(timeout_seconds=settle_seconds) for quota in self.quotas.values())
+        )
         await self.store.close()
 
     async def retire(self) -> None:
@@ -113,7 +117,7 @@ class Storage:
             store = RedisStore(url, on_change=changed)
         except InvalidStoreURL as error:
             raise UnusableConfig(f"store.url: {error}") from error
-        backing = Backing(url, store, self._health.settlements_dropped)
+        backing = Backing(url, store, self._health.settlements_dropped, ProviderRates(store))
         return backing
 
     def _tell(self, reason: Reason | None) -> None:

@@ -16,8 +16,8 @@ from typing import NoReturn
 from tests.bench import report
 from tests.bench.children import BenchmarkFailed, Children, Cores
 from tests.bench.measure import DEFAULT_EFFORT, QUICK_EFFORT, Effort, measure, tell
-from tests.bench.results import Measurements
-from tests.bench.targets import DIRECT, MINIMAL, NAMES, start_surroundings
+from tests.bench.results import DIRECT, Measurements
+from tests.bench.targets import MINIMAL, NAMES, start_surroundings
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

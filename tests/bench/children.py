@@ -115,7 +115,7 @@ def environment() -> Mapping[str, str]:
 
 def module_command(module: str, *arguments: object) -> list[str]:
     """The command line of another module of this package."""
-    return [sys.executable, "-m", f"tests.bench.{module}", *map(str, arguments)]
+    return [sys.executable, "-OO", "-m", f"tests.bench.{module}", *map(str, arguments)]
 
 
 def free_port() -> int:

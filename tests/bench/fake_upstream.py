@@ -15,11 +15,22 @@ from typing import Final, cast
 import uvloop
 
 from tests.bench.http_messages import MalformedMessage, MessageParser
-from tests.bench.payloads import ANSWER, DELAYED_MODEL, EVENTS, FIRST_EVENT_DELAY_SECONDS, Kind
+from tests.bench.pairs import ANSWERS, STREAMS, Language, asked_in
+from tests.bench.payloads import DELAYED_MODEL, EVENTS, FIRST_EVENT_DELAY_SECONDS, Kind
 
-_ANSWER_MESSAGE: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
-) + ANSWER
+REFUSING_PATH: Final = "/refuses"
+"""Before the API's own path: this provider has no room for anybody, and does not say until when."""
+
+
+def _whole(body: bytes, *, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+_ANSWER_MESSAGES: Final = {language: _whole(answer) for language, answer in ANSWERS.items()}
+_REFUSAL: Final = _whole(
+    b'{"error":{"message":"no room","type":"requests","param":null,"code":"rate_limit_exceeded"}}',
+    status=b"429 Too Many Requests",
+)
 _STREAM_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
     b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -34,11 +45,10 @@ def _chunked(events: tuple[bytes, ...], *, together: int) -> tuple[bytes, ...]:
 
 
 # Under full load four events share a write: with one each, the upstream's system calls would set everybody's pace.
-_WRITES: Final = {
-    Kind.STREAM: _chunked(EVENTS, together=4),
-    Kind.DELAYED: _chunked(EVENTS, together=1),
-}
+_WRITES: Final = {(language, Kind.STREAM): _chunked(events, together=4) for language, events in STREAMS.items()}
+_WRITES[Language.CHAT, Kind.DELAYED] = _chunked(EVENTS, together=1)
 _DELAYED_MARK: Final = b'"%s"' % DELAYED_MODEL.encode()
+_REFUSED: Final = f"post {REFUSING_PATH}/".encode()
 
 
 class UpstreamProtocol(asyncio.Protocol):
@@ -46,7 +56,7 @@ class UpstreamProtocol(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._parser = MessageParser(length_required=False)
-        self._waiting: deque[Kind] = deque()
+        self._waiting: deque[tuple[Language, Kind] | None] = deque()
         self._streaming = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -60,7 +70,7 @@ class UpstreamProtocol(asyncio.Protocol):
         try:
             parser.feed(data)
             while parser.complete:
-                self._waiting.append(_kind_of(parser.body))
+                self._waiting.append(_asked(parser))
                 parser.next_message()
         except MalformedMessage:
             self._transport.abort()
@@ -69,17 +79,21 @@ class UpstreamProtocol(asyncio.Protocol):
 
     def _answer_waiting(self) -> None:
         while self._waiting and not self._streaming:
-            kind = self._waiting.popleft()
+            asked = self._waiting.popleft()
+            if asked is None:
+                self._transport.write(_REFUSAL)
+                continue
+            language, kind = asked
             if kind is Kind.PLAIN:
-                self._transport.write(_ANSWER_MESSAGE)
+                self._transport.write(_ANSWER_MESSAGES[language])
                 continue
             self._streaming = True
             self._transport.write(_STREAM_HEAD)
             loop = asyncio.get_running_loop()
             if kind is Kind.DELAYED:
-                loop.call_later(FIRST_EVENT_DELAY_SECONDS, self._write_next, iter(_WRITES[kind]))
+                loop.call_later(FIRST_EVENT_DELAY_SECONDS, self._write_next, iter(_WRITES[asked]))
             else:
-                loop.call_soon(self._write_next, iter(_WRITES[kind]))
+                loop.call_soon(self._write_next, iter(_WRITES[asked]))
 
     def _write_next(self, writes: Iterator[bytes]) -> None:
         if self._transport.is_closing():
@@ -93,10 +107,13 @@ class UpstreamProtocol(asyncio.Protocol):
         self._answer_waiting()
 
 
-def _kind_of(body: bytes) -> Kind:
-    if b'"stream":true' not in body:
-        return Kind.PLAIN
-    return Kind.DELAYED if _DELAYED_MARK in body else Kind.STREAM
+def _asked(parser: MessageParser) -> tuple[Language, Kind] | None:
+    """Language and kind; None for a request that is refused."""
+    head, body = parser.head, parser.body
+    if head.startswith(_REFUSED):
+        return None
+    language, kind = asked_in(head, body)
+    return language, Kind.DELAYED if kind is Kind.STREAM and _DELAYED_MARK in body else kind
 
 
 async def serve(port: int) -> None:

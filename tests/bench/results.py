@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.bench.pairs import TRANSLATED, Pair
 from tests.bench.payloads import Kind
 
+DIRECT: Final = "direct"
+BARE: Final = "sidecar bare"
+TRANSLATING: Final = "sidecar translated"
+FAILING_OVER: Final = "sidecar failover"
+SPECIAL: Final = frozenset({TRANSLATING, FAILING_OVER})
+"""Targets with scenarios of their own."""
 SATURATING: Final = 100
 """The concurrency at which one process can't take more, and at which memory is judged."""
 
@@ -19,6 +26,10 @@ class Scenario:
     name: str
     kind: Kind
     concurrency: int
+    pair: Pair | None = None
+    """The languages of the call, where they are not the chat API's on both sides."""
+    targets: frozenset[str] = frozenset()
+    """Those that are measured in it; none: all that have no scenarios of their own."""
 
 
 PLAIN_SATURATED: Final = Scenario(name="plain, 100 connections", kind=Kind.PLAIN, concurrency=SATURATING)
@@ -32,6 +43,17 @@ SCENARIOS: Final = (
     STREAM_SATURATED,
     Scenario(name="stream, first event after 50 ms, 10 connections", kind=Kind.DELAYED, concurrency=10),
 )
+# One connection: what a single caller waits for is the question here.
+TRANSLATED_SCENARIOS: Final = tuple(
+    Scenario(name=f"{pair.name}, {kind}", kind=kind, concurrency=1, pair=pair, targets=frozenset({DIRECT, TRANSLATING}))
+    for pair in TRANSLATED
+    for kind in (Kind.PLAIN, Kind.STREAM)
+)
+FAILOVER_SCENARIOS: Final = tuple(
+    Scenario(name=f"failover, {kind}", kind=kind, concurrency=1, targets=frozenset({DIRECT, BARE, FAILING_OVER}))
+    for kind in (Kind.PLAIN, Kind.STREAM)
+)
+EVERY_SCENARIO: Final = (*SCENARIOS, *TRANSLATED_SCENARIOS, *FAILOVER_SCENARIOS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,11 @@ from tests.bench.children import (
     module_command,
     wait_until,
 )
+from tests.bench.fake_upstream import REFUSING_PATH
+from tests.bench.pairs import TRANSLATED, Language
 from tests.bench.payloads import DELAYED_MODEL, MODEL, Kind, request_parts
+from tests.bench.results import BARE, DIRECT, FAILING_OVER, SPECIAL, TRANSLATING, Scenario
 
-DIRECT: Final = "direct"
 MINIMAL: Final = "minimal proxy"
 FULL: Final = "sidecar quota miss"
 """The variant that the aims speak of: one quota, and a cache that never has the answer."""
@@ -44,10 +46,14 @@ class Variant:
     repeated: bool = False
     """The same body each time, so that the cache has the answer."""
     expected_headers: tuple[str, ...] = ()
+    translates: bool = False
+    """A provider of each language beside the usual one."""
+    fails_over: bool = False
+    """A provider that refuses everything goes before the usual one."""
 
 
 VARIANTS: Final[Mapping[str, Variant]] = {
-    "sidecar bare": Variant(quota=False, cache=False),
+    BARE: Variant(quota=False, cache=False),
     "sidecar quota": Variant(quota=True, cache=False, expected_headers=("\r\nx-llm-sidecar-quota-remaining:",)),
     FULL: Variant(
         quota=True,
@@ -56,6 +62,12 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     ),
     "sidecar hit": Variant(
         quota=True, cache=True, repeated=True, expected_headers=("\r\nx-llm-sidecar-cache: hit\r\n",)
+    ),
+    TRANSLATING: Variant(
+        quota=False, cache=False, translates=True, expected_headers=("\r\nx-llm-sidecar-provider: in-another-language",)
+    ),
+    FAILING_OVER: Variant(
+        quota=False, cache=False, fails_over=True, expected_headers=("\r\nx-llm-sidecar-attempts: 2\r\n",)
     ),
 }
 NAMES: Final = (DIRECT, MINIMAL, *VARIANTS)
@@ -75,9 +87,11 @@ class Target:
     repeated: bool = False
     expected_headers: tuple[str, ...] = ()
 
-    def kinds(self) -> frozenset[Kind]:
+    def is_measured_in(self, scenario: Scenario) -> bool:
         """Streams of a repeated body would measure something else than the row says."""
-        return frozenset({Kind.PLAIN}) if self.repeated else frozenset(Kind)
+        if scenario.targets:
+            return self.name in scenario.targets
+        return self.name not in SPECIAL and (scenario.kind is Kind.PLAIN or not self.repeated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +161,8 @@ def _start_sidecar(name: str, surroundings: Surroundings) -> Target:
     documents = manifests(slug, variant=variant, upstream_port=surroundings.upstream_port)
     manifest.write_text(yaml.safe_dump_all(documents))
     port, admin_port = free_port(), free_port()
-    command = [str(_program()), "run", "-f", str(manifest), "--no-token"]
+    # As the image starts it: without docstrings and assertions.
+    command = [sys.executable, "-OO", str(_program()), "run", "-f", str(manifest), "--no-token"]
     command += ["--port", str(port), "--admin-port", str(admin_port)]
     command += ["--redis", f"redis://127.0.0.1:{surroundings.redis_port}/0"]
     if variant.quota or variant.cache:
@@ -183,7 +198,12 @@ def _first_answer(child: Child, port: int) -> None:
 
 def manifests(slug: str, *, variant: Variant, upstream_port: int) -> list[dict[str, Any]]:
     """The resources of one variant, as a user would write them."""
-    documents = [_secret(), _provider(cache=variant.cache, upstream_port=upstream_port)]
+    base_url = f"http://127.0.0.1:{upstream_port}"
+    documents = [_secret(), _provider(cache=variant.cache, base_url=base_url)]
+    if variant.translates:
+        documents += _other_languages(base_url)
+    if variant.fails_over:
+        documents.append(_provider(cache=False, base_url=base_url + REFUSING_PATH, name="refusing", priority=0))
     if variant.quota or variant.cache:
         documents.append(_team_quota(slug, variant=variant))
     return documents
@@ -194,15 +214,39 @@ def _secret() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"api-key": "bench-upstream-key"}}
 
 
-def _provider(*, cache: bool, upstream_port: int) -> dict[str, Any]:
+def _provider(*, cache: bool, base_url: str, name: str = "bench", priority: int = 1) -> dict[str, Any]:
     spec = {
         "type": "OpenAI",
-        "baseURL": f"http://127.0.0.1:{upstream_port}/v1",
+        "baseURL": f"{base_url}/v1",
         "credentials": {"secretKeyRef": {"name": "bench", "key": "api-key"}},
         "models": [{"name": MODEL}, {"name": DELAYED_MODEL}],
         "cache": {"ttlSeconds": {"generation": 3600 if cache else 0}},
+        "priority": priority,
     }
-    return _resource("LLMProvider", name="bench", spec=spec)
+    return _resource("LLMProvider", name=name, spec=spec)
+
+
+_TYPES: Final = {
+    Language.CHAT: ("OpenAI", "/v1", ["OpenAIChat"]),
+    Language.ANTHROPIC: ("Anthropic", "", ["AnthropicMessages"]),
+    Language.GEMINI: ("Google", "", ["Gemini"]),
+}
+
+
+def _other_languages(base_url: str) -> list[dict[str, Any]]:
+    """A provider for each language that is translated to, with the models of its pairs."""
+    documents = []
+    for language, (kind, path, apis) in _TYPES.items():
+        spec = {
+            "type": kind,
+            "baseURL": base_url + path,
+            "apis": apis,
+            "credentials": {"secretKeyRef": {"name": "bench", "key": "api-key"}},
+            "models": [{"name": pair.model} for pair in TRANSLATED if pair.provider is language],
+            "cache": {"ttlSeconds": {"generation": 0}},
+        }
+        documents.append(_resource("LLMProvider", name=f"in-another-language-{language}", spec=spec))
+    return documents
 
 
 def _team_quota(slug: str, *, variant: Variant) -> dict[str, Any]:

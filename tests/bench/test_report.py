@@ -5,8 +5,8 @@ import pytest
 
 from tests.bench import report
 from tests.bench.measure import QUICK_EFFORT, sample_of
-from tests.bench.results import PLAIN_SATURATED, LoadResult, Measurements, Memory, Start
-from tests.bench.targets import DIRECT, FULL, MINIMAL
+from tests.bench.results import DIRECT, PLAIN_SATURATED, LoadResult, Measurements, Memory, Start
+from tests.bench.targets import FULL, MINIMAL
 
 MACHINE = {
     "cpus": 2,

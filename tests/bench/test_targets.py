@@ -12,11 +12,11 @@ def test_the_manifests_of_a_variant_are_what_a_user_may_write(variant: Variant, 
     file = tmp_path / "bench.yaml"
     file.write_text(yaml.safe_dump_all(manifests("slug", variant=variant, upstream_port=8080)))
 
-    found = load([file], known_types={"OpenAI"})
+    found = load([file], known_types={"OpenAI", "Anthropic", "Google"})
     config = assemble(found, environment={})
 
     assert found.problems == ()
-    assert len(config.providers) == 1
+    assert len(config.providers) == 1 + 3 * variant.translates + variant.fails_over
     team = config.team
     assert (None if team is None else f"{team.namespace}/{team.name}") == (
         f"{NAMESPACE}/slug" if variant.quota else None

@@ -303,6 +303,16 @@ def test_the_bundled_redis_is_reached_by_the_proxies_and_the_controller_alone(ch
     ]
 
 
+def test_the_controller_may_reach_the_bundled_redis_and_no_other(chart: Chart) -> None:
+    def destinations(*more: str) -> list[dict[str, str]]:
+        objects = chart.render(set=["networkPolicies.enabled=true", *more])
+        egress = only(objects, "NetworkPolicy", "llm-sidecar-controller")["spec"]["egress"]
+        return [rule["to"][0]["podSelector"]["matchLabels"] for rule in egress if rule["ports"][0]["port"] == "redis"]
+
+    assert [labels["app.kubernetes.io/component"] for labels in destinations()] == ["redis"]
+    assert destinations("redis.bundled.enabled=false", "redis.url=redis://elsewhere:6379") == []
+
+
 def test_the_pod_monitor_finds_injected_pods_by_what_the_webhook_gives_them(chart: Chart) -> None:
     monitor = only(chart.render(set=["podMonitor.enabled=true"]), "PodMonitor", "llm-sidecar-proxies")["spec"]
 

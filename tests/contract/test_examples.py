@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_sidecar.contract.names import API
 from llm_sidecar.manifests import assemble, load
 from llm_sidecar.providers.factory import LLMProviderFactory
+from llm_sidecar.runtime import Transports, compile_runtime
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -26,7 +28,7 @@ def test_an_example_has_no_problems(path: Path) -> None:
     assert [str(problem) for problem in manifests.problems] == []
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "google", "openai-compatible"])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "google", "openai-compatible", "providers"])
 def test_a_provider_example_can_be_run_with_the_example_quota(name: str) -> None:
     paths = [EXAMPLES / f"{name}.yaml", EXAMPLES / "team-quota.yaml"]
     environment = _EveryVariable()
@@ -37,3 +39,18 @@ def test_a_provider_example_can_be_run_with_the_example_quota(name: str) -> None
     assert document.team is not None
     assert document.team.label == "payments/payments"
     assert document.providers
+
+
+def test_the_providers_of_the_setup_guide_stand_in_for_one_another_in_the_order_that_it_tells() -> None:
+    environment = _EveryVariable()
+    manifests = load([EXAMPLES / "providers.yaml"], known_types=LLMProviderFactory.types(), environment=environment)
+    runtime = compile_runtime(assemble(manifests, environment=environment), "digest", Transports())
+
+    found = runtime.routes.candidates(API.OPENAI_CHAT, "small")
+
+    assert [(one.name.rpartition("/")[2], one.answering_model("small")) for one in found] == [
+        ("openai", "gpt-5-mini"),
+        ("anthropic", "claude-haiku-4-5"),
+        ("google", "gemini-2.5-flash"),
+        ("own", "llama-3.3-70b"),
+    ]

@@ -37,4 +37,5 @@ def test_the_page_has_every_field_with_its_default_and_no_other(definition: crd.
     assert defaults.keys() == told.keys()
     for path, field in told.items():
         if "default" in field:
-            assert defaults[path] == str(field["default"]), path
+            default = field["default"]
+            assert defaults[path] == (str(default).lower() if isinstance(default, bool) else str(default)), path

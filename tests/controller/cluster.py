@@ -13,9 +13,11 @@ from pydantic import SecretStr
 
 from llm_operator.kube import LLM_PROVIDER, NAMESPACE, POD, SECRET, TEAM_QUOTA, Document, Kind
 from llm_operator.reconcile.credentials import Credentials
+from llm_operator.reconcile.health import Probe, ProbeOutcome
 from llm_operator.reconcile.key_check import Verdict
 from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
+from llm_operator.reconcile.report_reader import Reports
 from llm_operator.reconcile.state import Surroundings
 from llm_operator.settings import Settings
 from llm_operator.status import Reason, Truth
@@ -36,7 +38,18 @@ class Cluster:
         self.settings = Settings(namespace=SYSTEM, redis_url=url, **settings)
         self.refused_keys: set[str] = set()
         self.asked = 0
+        self.probed: list[str] = []
+        self.probes: dict[str, Probe] = {}
+        """What a probe of a provider comes to, where it does not succeed."""
+        self.reports: Reports | None = None
+        self.metrics = ControllerMetrics()
         self.reconciler: Reconciler | None = None
+
+    async def probe(self, name: str, _spec: LLMProviderSpec, _credentials: Credentials) -> Probe:
+        """A provider that answers, but for those of `probes`."""
+        self.probed.append(name)
+        working = Probe(ProbeOutcome.SUCCEEDED, "The provider accepted the key.", 120.0)
+        return self.probes.get(name, working)
 
     async def ask(self, name: str, spec: LLMProviderSpec, credentials: Credentials) -> Verdict:
         """A provider that refuses some keys."""
@@ -61,14 +74,17 @@ class Cluster:
 
     def start(self) -> asyncio.Task[None]:
         """The same, for tests that end it themselves."""
+        self.metrics = ControllerMetrics()
         clock = asyncio.get_running_loop().time
         surroundings = Surroundings(
             kube=self.kube,
             settings=self.settings,
             ask=self.ask,
+            probe=self.probe,
+            reports=self.reports,
             clock=clock,
             now=just_now,
-            metrics=ControllerMetrics(),
+            metrics=self.metrics,
         )
         self.reconciler = Reconciler(surroundings)
         self.kube.listen(self.reconciler.heard)

@@ -152,7 +152,7 @@ def _statuses(items: list[Any]) -> Iterator[tuple[str, Any]]:
         if one["kind"] in {"LLMProvider", "TeamQuota"}:
             generation, status = one["metadata"]["generation"], one.get("status", {})
             conditions = [
-                {key: condition[key] for key in ("type", "status", "reason", "message")}
+                {key: condition[key] for key in _compared(condition["type"])}
                 for condition in status.get("conditions", [])
             ]
             is_current = status.get("observedGeneration") == generation
@@ -164,3 +164,8 @@ def _has_current_hash(pod: Any, secrets: dict[str, Any]) -> bool:
     secret = secrets.get(volume["secretName"])
     wanted = secret["metadata"]["annotations"][CONFIG_HASH_ANNOTATION] if secret else None
     return bool(pod["metadata"]["annotations"].get(CONFIG_HASH_ANNOTATION) == wanted)
+
+
+def _compared(condition_type: str) -> tuple[str, ...]:
+    """What of a condition must be the same. How fast a provider answered is measured anew each time."""
+    return ("type", "status") if condition_type == "Healthy" else ("type", "status", "reason", "message")

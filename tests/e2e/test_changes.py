@@ -140,7 +140,7 @@ def test_a_revoked_claim_takes_the_keys_away_and_a_renewed_one_brings_them_back(
 
     since = time.time()
     owners.apply(resources.team_quota("default"))
-    revoked = _seconds_until(applications, pod, since=since, holds=lambda call: call.outcome.startswith("status 4"))
+    revoked = _seconds_until(applications, pod, since=since, holds=lambda call: call.outcome.startswith("status 403"))
     assert _keys_in_secret(applications, secret) == set()
     for one in PROVIDER_KEYS.values():
         assert (

@@ -1,10 +1,14 @@
-"""`python -m tests.golden --write`: write what is made of each case's pod beside it, for a person to read the diff."""
+"""`python -m tests.golden --write`: write what is made of each case anew, for a person to read the diff.
+
+Of each pod what the webhook makes of it, and of each cell of the translation matrix what its provider is sent.
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from tests.golden.injection import EXPECTATIONS, cases, outcome
+from tests.integration.translation import cells
 
 
 def main() -> None:
@@ -20,6 +24,7 @@ def main() -> None:
             elif not path.exists() or path.read_text(encoding="utf-8") != made[name]:
                 path.write_text(made[name], encoding="utf-8")
                 print(f"wrote {case.name}/{name}")
+    cells.write(print)
 
 
 if __name__ == "__main__":

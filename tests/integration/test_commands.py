@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[2]
 PROGRAM: Final = str(Path(sys.executable).with_name("llm-sidecar"))
 CRD: Final = (sys.executable, "-m", "llm_sidecar.contract.crd")
 SECONDS: Final = 60.0
-COMMANDS: Final = ("run", "serve", "check", "simulate")
+COMMANDS: Final = ("run", "serve", "check", "explain", "simulate")
 
 GOOD: Final = """\
 apiVersion: llm-sidecar.io/v1alpha1
@@ -114,6 +114,7 @@ def simulate() -> Iterator[Simulate]:
         ((PROGRAM, "run"), ("--filename", "--team", "--port", "--admin-port", "--redis", "--token", "--no-token")),
         ((PROGRAM, "serve"), ("--config", "--port", "--admin-port", "LLM_SIDECAR_TOKEN")),
         ((PROGRAM, "check"), ("--filename", "--output", "0 where nothing is wrong")),
+        ((PROGRAM, "explain"), ("--filename", "--model", "--api", "--team", "--output", "--input-tokens")),
         ((PROGRAM, "simulate"), ("--fault", "--latency-ms", "--require-key", "--model", "x-llm-simulate")),
         (CRD, ("--write", "--check")),
     ],
@@ -141,6 +142,9 @@ def test_the_version_is_the_packages() -> None:
         (("serve",), "--config"),
         (("serve", "--config", "x.json", "--port", "99999"), "'99999' is not a port"),
         (("check",), "-f/--filename"),
+        (("explain", "-f", "x.yaml"), "--model"),
+        (("explain", "-f", "x.yaml", "--model", "m", "--api", "Chat"), "argument --api: invalid choice: 'Chat'"),
+        (("explain", "-f", "x.yaml", "--model", "m", "--input-tokens=-1"), "'-1' is no number of tokens"),
         (("simulate", "--port", "70000"), "'70000' is not a port"),
         (("simulate", "--fault", "nonsense"), "--fault: fault 'nonsense': expected name=value with a name of latency"),
         (("simulate", "--fault", "status=500", "--fault", "status=503"), "--fault: fault 'status' is given twice"),

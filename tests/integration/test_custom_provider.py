@@ -51,7 +51,12 @@ def _manifest(base_url: str) -> str:
 
 
 def _environment(installed: Path, key: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(installed), "ACME_API_KEY": key}
+    return {**os.environ, "PYTHONPATH": _path(installed), "ACME_API_KEY": key}
+
+
+def _path(installed: Path) -> str:
+    """With where this checkout's own packages may be found, if that is told so."""
+    return os.pathsep.join(filter(None, (str(installed), os.environ.get("PYTHONPATH"))))
 
 
 def _ask(sidecar: Sidecar, model: str) -> tuple[str, str]:
@@ -90,7 +95,7 @@ def test_its_own_reading_of_a_status_leads_to_the_next_provider(
 
     assert _ask(sidecar, "large")[1] == "standby"
     refused = sidecar.stdout.wait_for(lambda line: '"provider":"standby"' in line)
-    assert '"provider":"acme","outcome":"rate_limited","status":402' in refused
+    assert '"provider":"acme","model":"acme-large","outcome":"rate_limited","status":402' in refused
 
 
 def test_check_knows_the_type_only_where_its_package_is_installed(installed: Path) -> None:

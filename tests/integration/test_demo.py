@@ -102,6 +102,13 @@ def test_each_sdk_is_answered_by_its_own_provider(told: Told) -> None:
     assert [row["quota_left"] for row in rows] == ["calls=9", "calls=8", "calls=7"]
 
 
+def test_claude_answers_the_openai_sdk(told: Told) -> None:
+    [row] = told.rows("another provider's")
+
+    assert (row["sdk"], row["answered_by"], row["status"]) == ("openai", "anthropic/claude-haiku-4-5", 200)
+    assert row["tokens"] > 0
+
+
 def test_the_stream_is_counted(told: Told) -> None:
     [row] = told.rows("a stream")
 

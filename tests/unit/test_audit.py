@@ -12,7 +12,7 @@ import pytest
 from llm_sidecar.audit import MAX_PENDING_BYTES, AuditLog, audit_line
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.formats.base import Usage
-from llm_sidecar.record import Attempt, RequestRecord
+from llm_sidecar.record import Attempt, RequestRecord, Skipped
 
 
 def test_a_line_tells_who_what_where_and_how_much() -> None:
@@ -21,9 +21,11 @@ def test_a_line_tells_who_what_where_and_how_much() -> None:
     record.status, record.stream, record.first_content = 200, True, 1.25
     record.usage, record.usage_source, record.charged_tokens = Usage(7, 0, None, 3, 1), "measured", 10
     record.attempts = [
-        Attempt("q", "server", 500, 12.34, "it answered with status 500"),
-        Attempt("p", "answered", 200, 1),
+        Attempt("q", "server", 500, 12.34, "it answered with status 500", "n"),
+        Attempt("p", "answered", 200, 1, "", "m", 17.04),
     ]
+    record.skipped = [Skipped("r", "o", "circuit_open")]
+    record.dropped, record.cost_nano_usd = ["logprobs"], 12
     record.sdk_retry_count, record.client_gone, record.interrupted = 2, True, True
     line = json.loads(audit_line(record, 2.5))
     assert line.pop("time").endswith("Z")
@@ -50,9 +52,12 @@ def test_a_line_tells_who_what_where_and_how_much() -> None:
         "charged_tokens": 10,
         "time_to_first_token_ms": 250.0,
         "attempts": [
-            {"provider": "q", "outcome": "server", "status": 500, "ms": 12.3},
-            {"provider": "p", "outcome": "answered", "status": 200, "ms": 1},
+            {"provider": "q", "model": "n", "outcome": "server", "status": 500, "ms": 12.3},
+            {"provider": "p", "model": "m", "outcome": "answered", "status": 200, "ms": 1, "waited_ms": 17.0},
         ],
+        "skipped": [{"provider": "r", "model": "o", "reason": "circuit_open"}],
+        "dropped": ["logprobs"],
+        "cost_nano_usd": 12,
         "sdk_retry_count": 2,
         "client_gone": True,
         "interrupted": True,
@@ -61,7 +66,8 @@ def test_a_line_tells_who_what_where_and_how_much() -> None:
 
 def test_what_did_not_happen_is_left_out() -> None:
     line = json.loads(audit_line(RequestRecord("id", "none"), 0))
-    assert not {"attempts", "error", "client_gone", "interrupted", "time_to_first_token_ms"} & line.keys()
+    happened = {"attempts", "skipped", "dropped", "cost_nano_usd", "error", "client_gone", "interrupted"}
+    assert not {*happened, "time_to_first_token_ms"} & line.keys()
 
 
 def test_an_error_is_told_by_its_code() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_sidecar.budget import BufferBudget
+from llm_sidecar.budget import BufferBudget, Held
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.failover.attempt import OpenStream
 from llm_sidecar.formats.base import Call
@@ -60,18 +60,23 @@ class Sink:
     def __init__(self) -> None:
         self.written = b""
 
+    async def begin(self, first: bytes) -> None:
+        self.written += first
+
     async def write(self, piece: bytes) -> None:
         self.written += piece
 
 
-async def relay(pieces: list[tuple[float, bytes]], timeouts: Timeouts) -> bytes:
+async def relay(
+    pieces: list[tuple[float, bytes]], timeouts: Timeouts, *, held: Held | None = None, hide_usage: bool = False
+) -> bytes:
     wire = FORMATS[API.OPENAI_CHAT]
     call = Call(api=API.OPENAI_CHAT, type=RequestType.GENERATION, path="/chat/completions")
     parsed = wire.parse_request(call, b'{"model":"m","stream":true}')
-    observer = wire.observe_stream(parsed, hide_usage=False, max_frame_bytes=1000)
+    observer = wire.observe_stream(parsed, hide_usage=hide_usage, max_frame_bytes=1000)
     opened = OpenStream(200, [], b"", Paced(pieces), observer, exhausted=False)
     sink: Any = Sink()
-    last = await StreamRelay(opened, timeouts, BufferBudget().hold())._relay(sink)
+    last = await StreamRelay(opened, timeouts, held or BufferBudget().hold())._relay(sink)
     return bytes(sink.written) + last
 
 
@@ -232,3 +237,15 @@ async def test_a_body_in_pieces_may_go_on_without_a_last_moment(monkeypatch: pyt
     assert reply.taken == b"a" * 1000
     assert not record.interrupted
     assert not request.transport.is_cut
+
+
+@pytest.mark.looptime
+async def test_a_long_stream_that_shrinks_on_its_way_holds_no_more_than_a_short_one() -> None:
+    """What is left out of it, as a translation does, is not held by anybody."""
+    budget = BufferBudget(200_000)
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}\n\n'
+    pieces = [(0.0, usage * 100 + FRAME)] * 100
+
+    answer = await relay([*pieces, (0.0, DONE)], Timeouts(), held=budget.hold(), hide_usage=True)
+
+    assert answer == FRAME * 100 + DONE

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from llm_sidecar.contract.names import API
-from llm_sidecar.contract.provider_resource import Model
+from llm_sidecar.contract.names import API, RequestType
+from llm_sidecar.contract.provider_resource import Model, Pricing
+from llm_sidecar.failover.prices import Size, prices
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
+from llm_sidecar.formats.base import Usage
 from llm_sidecar.providers.anthropic import AnthropicProvider
 from llm_sidecar.providers.base import Provider, ProviderSettings
 from llm_sidecar.providers.openai import OpenAIProvider
@@ -56,10 +58,79 @@ def test_an_exact_name_goes_before_an_alias_and_both_before_the_longest_pattern(
     assert names(Routes([configured("p", {"name": "big", "aliases": ["small"]}, "*")]), "small") == [("p", "big")]
 
 
-def test_nobody_serves_an_unknown_model_or_another_api() -> None:
+def test_a_provider_of_another_language_is_asked_in_its_own() -> None:
+    routes = Routes([configured("p", "m", priority=1), configured("a", "m", kind=AnthropicProvider)])
+    assert [(one.name, one.api) for one in routes.candidates(CHAT, "m")] == [
+        ("a", API.ANTHROPIC_MESSAGES),
+        ("p", CHAT),
+    ]
+    assert [(one.name, one.api) for one in routes.candidates(API.ANTHROPIC_MESSAGES, "m")] == [
+        ("a", API.ANTHROPIC_MESSAGES),
+        ("p", CHAT),
+    ]
+
+
+def test_embeddings_go_only_to_who_embeds_and_counts_only_to_who_speaks_the_language() -> None:
+    routes = Routes([configured("p", "m"), configured("a", "m", kind=AnthropicProvider)])
+    embedding = routes.candidates(API.GEMINI, "m", request_type=RequestType.EMBEDDINGS)
+    assert [(one.name, one.api) for one in embedding] == [("p", API.OPENAI_EMBEDDINGS)]
+    assert routes.candidates(API.GEMINI, "m", request_type=RequestType.TOKEN_COUNT) == ()
+    counting = routes.candidates(API.ANTHROPIC_MESSAGES, "m", request_type=RequestType.TOKEN_COUNT)
+    assert [one.name for one in counting] == ["a"]
+
+
+def test_a_stand_in_comes_behind_all_who_serve_the_model_whatever_its_priority() -> None:
+    routes = Routes(
+        [
+            configured("a", {"name": "haiku", "failoverFor": ["gpt"]}, kind=AnthropicProvider),
+            configured("p", {"name": "gpt", "aliases": ["small"]}, priority=5),
+        ]
+    )
+    assert names(routes, "gpt") == [("p", "gpt"), ("a", "haiku")]
+    assert names(routes, "small") == [("p", "gpt"), ("a", "haiku")]
+    assert names(routes, "haiku") == [("a", "haiku")]
+    assert [one.stands_in for one in routes.candidates(CHAT, "small")] == [False, True]
+
+
+def test_a_provider_may_stand_in_for_itself_with_another_model() -> None:
+    routes = Routes([configured("p", "gpt", {"name": "gpt-mini", "failoverFor": ["gpt"]})])
+    assert names(routes, "gpt") == [("p", "gpt"), ("p", "gpt-mini")]
+
+
+def priced(name: str, *, cost_in: str, cost_out: str) -> ConfiguredProvider:
+    pricing = {"inputUSDPerMillionTokens": cost_in, "outputUSDPerMillionTokens": cost_out}
+    return configured(name, {"name": "m", "pricing": pricing})
+
+
+def test_the_cheapest_for_this_very_request_goes_first_and_one_without_a_price_last() -> None:
+    routes = Routes(
+        [
+            configured("unpriced", "m"),
+            priced("cheap-input", cost_in="0.1", cost_out="9"),
+            priced("cheap-output", cost_in="1", cost_out="2"),
+            configured("behind", {"name": "m"}, priority=1),
+        ],
+        cheapest_first=True,
+    )
+
+    def order(size: Size) -> list[str]:
+        return [one.name for one in routes.candidates(CHAT, "m", request=size)]
+
+    assert order(Size(10_000, 10)) == ["cheap-input", "cheap-output", "unpriced", "behind"]
+    assert order(Size(10, 10_000)) == ["cheap-output", "cheap-input", "unpriced", "behind"]
+
+
+def test_a_price_of_a_fraction_of_a_nano_dollar_is_exact() -> None:
+    pricing = Pricing.model_validate({"inputUSDPerMillionTokens": "0.000000001", "outputUSDPerMillionTokens": "2.5"})
+    told = prices(pricing)
+    assert told.cost_nano_usd(Usage(input_tokens=1_000_000)) == 1
+    assert told.cost_nano_usd(Usage(input_tokens=1_000_001)) == 2
+    assert told.cost_nano_usd(Usage(output_tokens=3, cache_read_tokens=0)) == 7500
+
+
+def test_nobody_serves_an_unknown_model() -> None:
     routes = Routes([configured("p", "m"), configured("a", "c", kind=AnthropicProvider)])
     assert names(routes, "x") == []
-    assert names(routes, "c") == []
     assert routes.serves_elsewhere("c") == [API.ANTHROPIC_MESSAGES]
     assert routes.serves_elsewhere("x") == []
 
@@ -81,7 +152,7 @@ def test_equals_share_by_weight_and_everyone_stays_a_stand_in() -> None:
 def test_lists_hold_names_and_aliases_and_no_pattern() -> None:
     routes = Routes([configured("p", {"name": "b", "aliases": ["a"]}, "x*"), configured("q", "b")])
     assert routes.model_names([CHAT]) == ["a", "b"]
-    assert routes.model_names([API.GEMINI]) == []
+    assert routes.model_names([API.GEMINI]) == ["a", "b"]
 
 
 def test_names_that_clients_make_up_do_not_fill_the_memory() -> None:

@@ -74,7 +74,7 @@ class KeyChecker:
 
     def verdict(self, key: Key, spec: LLMProviderSpec, credentials: Credentials) -> Verdict | None:
         """What is known about this spec and key; begins to ask where that is nothing, or old."""
-        digest = _digest(spec, credentials)
+        digest = digest_of(spec, credentials)
         known = self._remembered.get(key)
         is_about_this = known is not None and known.digest == digest
         if known is None or not is_about_this or self._clock() >= known.ask_again_at:
@@ -136,7 +136,8 @@ class KeyChecker:
         self._on_verdict(key, verdict)
 
 
-def _digest(spec: LLMProviderSpec, credentials: Credentials) -> bytes:
+def digest_of(spec: LLMProviderSpec, credentials: Credentials) -> bytes:
+    """Of all that a provider is asked with: another one, and the answer is about something else."""
     asked_with = spec.model_dump(
         mode="json", include={"type", "base_url", "authentication", "headers", "egress", "timeouts"}
     )
@@ -154,7 +155,7 @@ class ProviderAsker:
         try:
             transport = KeyTransport(self._policy, credentials=credentials, proxy_url=spec.egress.proxy_url)
             async with transport:
-                check = await _provider_check(name, spec, credentials, transport)
+                check = await provider_check(name, spec, credentials, transport)
         except TransportError as error:
             return Verdict(
                 Truth.UNKNOWN, Reason.PROVIDER_UNREACHABLE, f"The provider could not be asked: {error.detail}."
@@ -169,7 +170,8 @@ class ProviderAsker:
         return _verdict(check)
 
 
-async def _provider_check(name: str, spec: LLMProviderSpec, credentials: Credentials, transport: Transport) -> KeyCheck:
+async def provider_check(name: str, spec: LLMProviderSpec, credentials: Credentials, transport: Transport) -> KeyCheck:
+    """Ask a provider for its models, over this transport."""
     authentication = spec.authentication
     settings = ProviderSettings(
         name=name,
@@ -185,12 +187,13 @@ async def _provider_check(name: str, spec: LLMProviderSpec, credentials: Credent
 
 def _verdict(check: KeyCheck) -> Verdict:
     if check.accepted is None:
-        return Verdict(Truth.UNKNOWN, Reason.PROVIDER_UNREACHABLE, _sentence(check.reason))
+        return Verdict(Truth.UNKNOWN, Reason.PROVIDER_UNREACHABLE, sentence(check.reason))
     if check.accepted:
-        return Verdict(Truth.TRUE, Reason.KEY_ACCEPTED, _sentence(check.reason))
-    message = f"{_sentence(check.reason)} Fix: correct the key in its Secret, or spec.authentication"
+        return Verdict(Truth.TRUE, Reason.KEY_ACCEPTED, sentence(check.reason))
+    message = f"{sentence(check.reason)} Fix: correct the key in its Secret, or spec.authentication"
     return Verdict(Truth.FALSE, Reason.KEY_REJECTED, message)
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
     return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -135,6 +135,7 @@ class Reconciler:
                     group.create_task(self._state.queue.work(self._reconcile))
                 self._pods.start(group)
                 group.create_task(self._resync_for_ever())
+                group.create_task(self._statuses.watch_health())
         finally:
             await self._statuses.close()
             await self._secrets.close()

@@ -1,4 +1,6 @@
-"""What the controller tells Prometheus. Labels are kinds, verbs and outcomes, never names of users' objects."""
+"""What the controller tells Prometheus. Labels are kinds, verbs and outcomes, never names of users' objects,
+but for the one gauge that speaks of providers.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,18 @@ class ControllerMetrics:
         )
         self.key_checks = Counter(
             "llm_operator_key_checks", "Providers asked about their key.", ["outcome"], registry=self.registry
+        )
+        self.health_probes = Counter(
+            "llm_operator_health_probes", "Providers probed.", ["outcome"], registry=self.registry
+        )
+        self.report_reads = Counter(
+            "llm_operator_report_reads", "Proxies' reports read from Redis.", ["outcome"], registry=self.registry
+        )
+        self.provider_healthy = Gauge(
+            "llm_provider_healthy",
+            "1 while a provider works, 0 while it does not; no series while nobody knows.",
+            ["provider"],
+            registry=self.registry,
         )
         self.events = Counter(
             "llm_operator_watch_events", "Changes that the watches told of.", ["kind"], registry=self.registry

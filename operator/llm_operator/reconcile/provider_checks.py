@@ -42,13 +42,14 @@ class ProviderFacts:
     provider: ObservedProvider
     credentials: Credentials | CredentialsProblem
     verdict: Verdict | None
+    health: Condition
     publishing: Publishing
 
 
 def provider_conditions(facts: ProviderFacts) -> tuple[Condition, ...]:
-    """All conditions, the summary last."""
+    """All conditions, the summary last. Health is no part of it: a provider that is ready may fail for a while."""
     conditions = tuple(check(facts) for check in _CHECKS)
-    return (*conditions, ready(conditions))
+    return (*conditions, facts.health, ready(conditions))
 
 
 def is_accepted(provider: ObservedProvider) -> bool:

@@ -9,12 +9,14 @@ from typing import Final
 
 from llm_operator.kube import Kube
 from llm_operator.publish import Publisher
+from llm_operator.reconcile.health_probe import ProbeProvider
 from llm_operator.reconcile.key_check import Ask
 from llm_operator.reconcile.marking import Work
 from llm_operator.reconcile.metrics import ControllerMetrics
 from llm_operator.reconcile.objects import Claim
 from llm_operator.reconcile.provider_checks import Outcome
 from llm_operator.reconcile.queue import WorkQueue
+from llm_operator.reconcile.report_reader import Reports
 from llm_operator.reconcile.selection import Rules
 from llm_operator.reconcile.store import Store
 from llm_operator.settings import Settings
@@ -30,6 +32,9 @@ class Surroundings:
     kube: Kube
     settings: Settings
     ask: Ask
+    probe: ProbeProvider
+    reports: Reports | None = None
+    """None: there is no Redis to read them from."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

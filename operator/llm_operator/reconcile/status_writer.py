@@ -35,9 +35,9 @@ class StatusWriter:
         # The event that tells of it is still to come; until then this is what is there.
         observed.document["status"] = status
         if transition(conditions[-1], previous):
-            await self._tell(kind, observed, conditions[-1])
+            await self.tell(kind, observed, conditions[-1])
 
-    async def _tell(self, kind: Kind, observed: ObservedResource[Any], condition: Condition) -> None:
+    async def tell(self, kind: Kind, observed: ObservedResource[Any], condition: Condition) -> None:
         """An Event, for those who `kubectl describe`. One that is lost is no loss."""
         now, key = self._timestamp(), observed.key
         event = {

@@ -7,6 +7,8 @@ from typing import Final
 
 from llm_operator.kube import LLM_PROVIDER, SECRET, TEAM_QUOTA, ApiError
 from llm_operator.reconcile.credentials import Credentials, CredentialsProblem, resolve
+from llm_operator.reconcile.health import remembered
+from llm_operator.reconcile.health_keeper import HealthKeeper
 from llm_operator.reconcile.key_check import KeyChecker, Verdict
 from llm_operator.reconcile.marking import Work, claim_work, provider_work, team_work
 from llm_operator.reconcile.objects import Claim, Key, ObservedProvider, references
@@ -15,7 +17,7 @@ from llm_operator.reconcile.queue import TryAgain
 from llm_operator.reconcile.state import State, Surroundings
 from llm_operator.reconcile.status_writer import StatusWriter
 from llm_operator.reconcile.team_checks import TeamFacts, team_conditions
-from llm_operator.status import Reason
+from llm_operator.status import Condition, ConditionType, Reason, Truth
 
 PENDING_SECONDS: Final = 3.0
 """How long a status may wait for the claims that it speaks of."""
@@ -38,27 +40,47 @@ class StatusReconciler:
             interval_seconds=surroundings.settings.key_check_seconds,
             on_verdict=self._on_verdict,
         )
+        self._health = HealthKeeper(
+            surroundings.probe,
+            surroundings.reports,
+            clock=self._clock,
+            metrics=self._metrics,
+            on_change=lambda key: state.mark([provider_work(key)]),
+        )
+        self._shared_namespaces = surroundings.settings.provider_namespaces
         self._pending_since: dict[Work, float] = {}
 
+    async def watch_health(self) -> None:
+        """Probe providers and read what proxies report, for as long as the loop runs."""
+        await self._health.run()
+
     def forget(self, key: Key) -> None:
-        """This provider is no more: it need not be asked about its key."""
+        """This provider is no more: it need not be asked about its key, nor watched."""
         self._checker.forget(key)
+        self._health.forget(key)
 
     async def close(self) -> None:
         """Ask no more."""
         await self._checker.close()
+        await self._health.close()
 
     async def reconcile_provider(self, key: Key) -> None:
         """Look at an LLMProvider."""
         provider = self._state.store.providers.get(key)
         if provider is None:
-            self._checker.forget(key)
+            self.forget(key)
             return
         credentials = await self._credentials(provider)
         verdict = self._verdict(provider, credentials)
+        health = self._health_of(provider, credentials)
         publishing = self._publishing(provider_work(key), self._state.claims())
-        facts = ProviderFacts(provider=provider, credentials=credentials, verdict=verdict, publishing=publishing)
+        facts = ProviderFacts(
+            provider=provider, credentials=credentials, verdict=verdict, health=health, publishing=publishing
+        )
         await self._writer.write(LLM_PROVIDER, provider, provider_conditions(facts))
+        turned = self._health.turned(key)
+        if turned is not None:
+            await self._writer.tell(LLM_PROVIDER, provider, turned)
 
     async def reconcile_team(self, key: Key) -> None:
         """Look at a TeamQuota."""
@@ -77,6 +99,28 @@ class StatusReconciler:
     def _on_verdict(self, key: Key, verdict: Verdict) -> None:
         self._metrics.key_checks.labels(str(verdict.reason)).inc()
         self._state.mark([provider_work(key)])
+
+    def _health_of(self, provider: ObservedProvider, credentials: Credentials | CredentialsProblem) -> Condition:
+        before = remembered(provider.status, provider.generation)
+        if is_accepted(provider) and provider.resource is not None and isinstance(credentials, Credentials):
+            return self._health.condition(
+                provider.key,
+                provider.resource.spec,
+                credentials,
+                label=self._label(provider.key),
+                remembered=before,
+            )
+        self._health.forget(provider.key)
+        if before is not None and isinstance(credentials, CredentialsProblem) and credentials.truth is Truth.UNKNOWN:
+            return before  # its Secret is still to be read
+        message = "It is not watched until the spec is accepted and its Secrets are there."
+        return Condition(ConditionType.HEALTHY, Truth.UNKNOWN, Reason.NOT_CHECKED, message)
+
+    def _label(self, key: Key) -> str:
+        """Its name in metrics, as the proxies name it: alone where it is the first shared provider of that name."""
+        shared = (Key(namespace, key.name) for namespace in self._shared_namespaces)
+        first = next((one for one in shared if self._state.store.providers.get(one) is not None), None)
+        return key.name if key == first else str(key)
 
     async def _credentials(self, provider: ObservedProvider) -> Credentials | CredentialsProblem:
         store = self._state.store

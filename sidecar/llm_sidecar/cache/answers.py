@@ -1,7 +1,7 @@
 """Stored answers: how one lies in the store, and how it is put there and found again.
 
-An entry begins with one line of JSON (version, digest, content type, usage, when), then the body's bytes as they came.
-Whatever does not read exactly like that is a miss.
+An entry begins with one line of JSON (version, digest, content type, usage, when, what was left out), then the body's
+bytes as they came. Whatever does not read exactly like that is a miss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llm_sidecar.store import StoreUnavailable
 if TYPE_CHECKING:
     from llm_sidecar.store import Store
 
-ENTRY_VERSION: Final = 1
+ENTRY_VERSION: Final = 2
 MAX_ENTRY_BYTES: Final = 1024 * 1024
 """Larger answers are not kept: one would push many useful ones out of a small Redis."""
 
@@ -33,6 +33,8 @@ class CachedAnswer:
     usage: Usage | None
     stored_at: float
     """Unix seconds."""
+    dropped: tuple[str, ...] = ()
+    """What had been left out of its request, or of it: see `RequestRecord.dropped`."""
 
     @property
     def age_seconds(self) -> int:
@@ -49,6 +51,7 @@ def encode_entry(digest: str, answer: CachedAnswer) -> bytes:
         "usage": answer.usage,
         "stored_at": answer.stored_at,
         "bytes": len(answer.body),
+        "dropped": answer.dropped,
     }
     return orjson.dumps(head) + b"\n" + answer.body
 
@@ -61,7 +64,8 @@ def decode_entry(digest: str, entry: bytes) -> CachedAnswer | None:
         if (head["version"], head["digest"], head["bytes"]) != (ENTRY_VERSION, digest, len(body)) or not newline:
             return None
         usage = Usage(**head["usage"]) if head["usage"] is not None else None
-        return CachedAnswer(body, str(head["content_type"]), usage, float(head["stored_at"]))
+        dropped = tuple(str(name) for name in head["dropped"])
+        return CachedAnswer(body, str(head["content_type"]), usage, float(head["stored_at"]), dropped)
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -47,6 +47,8 @@ class TeamEntry(ContractModel):
     namespace: ResourceName
     name: ResourceName
     spec: TeamQuotaSpec = TeamQuotaSpec()
+    allowed: Annotated[bool, Field(strict=True)] = True
+    """False: the team does not admit pods of this namespace, or not any more. The document then holds no keys."""
 
     @property
     def label(self) -> str:

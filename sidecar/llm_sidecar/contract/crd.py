@@ -83,6 +83,11 @@ DEFINITIONS: Final = (
             _READY,
             _REASON,
             Column(
+                name="Healthy",
+                path='.status.conditions[?(@.type=="Healthy")].status',
+                description="Whether it works of late.",
+            ),
+            Column(
                 name="Key",
                 path='.status.conditions[?(@.type=="CredentialsValid")].status',
                 description="Whether the provider takes the key.",

@@ -1,5 +1,6 @@
 """Redis key shapes. Every key of one team carries the hash tag `{NAMESPACE/NAME}`, so that one script may touch all
-of a team's keys on a Cluster. The `v1` is the shape's version: a reader ignores what it does not know.
+of a team's keys on a Cluster; those of one provider carry its own `{NAMESPACE/NAME}`. The `v1` is the shape's version:
+a reader ignores what it does not know.
 """
 
 from __future__ import annotations
@@ -32,3 +33,18 @@ def quota_reservations(team: str) -> str:
 def cache_entry(team: str, digest: str) -> str:
     """One cached answer; `digest` is the request's."""
     return f"{PREFIX}:{{{team}}}:cache:{digest}"
+
+
+def provider_reports(provider: str, window: int) -> str:
+    """Hash of what proxies saw of a provider (`NAMESPACE/NAME`) in one window: field is the proxy, value its report."""
+    return f"{PREFIX}:{{{provider}}}:provider:reports:{window}"
+
+
+def provider_openings(provider: str, window: int) -> str:
+    """Set of a provider's models for which somebody's circuit breaker opened in this window."""
+    return f"{PREFIX}:{{{provider}}}:provider:openings:{window}"
+
+
+def provider_rate(provider: str) -> str:
+    """Hash of what is left of a provider's `rateLimits` (`NAMESPACE/NAME`): see `provider_take.lua`."""
+    return f"{PREFIX}:{{{provider}}}:provider:rate"

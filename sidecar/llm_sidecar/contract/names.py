@@ -99,4 +99,7 @@ class ResponseHeader(StrEnum):
     CACHE = "x-llm-sidecar-cache"
     ATTEMPTS = "x-llm-sidecar-attempts"
     QUOTA_REMAINING = "x-llm-sidecar-quota-remaining"
+    COST_USD = "x-llm-sidecar-cost-usd"
+    DROPPED = "x-llm-sidecar-dropped"
+    """What could not be said to the provider that answered, and was harmless to leave out."""
     REFUSED_BY = "x-llm-sidecar-refused-by"

@@ -80,6 +80,36 @@ class Header(ContractModel):
     ] = Field(description="Header value. No secrets: it is readable by all who can read this resource.")
 
 
+USDPerMillionTokens = Annotated[
+    str,
+    Field(min_length=1, max_length=20),
+    matching(
+        r"[0-9]{1,7}(?:[.][0-9]{1,9})?",
+        message="is not an amount of US dollars",
+        fix='write a decimal in quotes with at most 9 decimals, such as "0.25"',
+    ),
+]
+
+
+class Pricing(ContractModel):
+    """What a model's tokens cost, in US dollars per million. Decimal strings: no rounding on the way."""
+
+    input_usd: USDPerMillionTokens = Field(alias="inputUSDPerMillionTokens", description="Input that was not cached.")
+    cached_input_usd: USDPerMillionTokens | None = Field(
+        default=None,
+        alias="cachedInputUSDPerMillionTokens",
+        description="Input that the provider read from its own cache. Default: as other input.",
+    )
+    cache_write_usd: USDPerMillionTokens | None = Field(
+        default=None,
+        alias="cacheWriteUSDPerMillionTokens",
+        description="Input that the provider wrote into its cache. Default: as other input.",
+    )
+    output_usd: USDPerMillionTokens = Field(
+        alias="outputUSDPerMillionTokens", description="Output, reasoning included."
+    )
+
+
 class Model(ContractModel):
     """A model of this provider, or all models whose names begin alike."""
 
@@ -91,11 +121,28 @@ class Model(ContractModel):
             "remove the aliases, or list the model by its exact name",
             "aliases",
         ),
+        Rule(
+            "!self.name.endsWith('*') || !has(self.failoverFor) || size(self.failoverFor) == 0",
+            lambda model: not model.name.endswith("*") or not model.failover_for,
+            "a name that ends in * cannot stand in for others: which of its models would answer",
+            "remove failoverFor, or list the model by its exact name",
+            "failoverFor",
+        ),
     )
 
     name: ModelPattern = Field(description="Name at the provider. May end in *, which stands for any ending.")
     aliases: Annotated[tuple[ModelName, ...], Field(max_length=16), UniqueBy()] = Field(
         default=(), description="Other names that an application may ask for; the request then goes out with `name`."
+    )
+    failover_for: Annotated[tuple[ModelName, ...], Field(max_length=16), UniqueBy()] = Field(
+        default=(),
+        description="Models, by name or alias, for which this one may answer once all that serve them have failed.",
+    )
+    pricing: Pricing | None = Field(default=None, description="What its tokens cost.")
+    context_window_tokens: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = Field(
+        default=None,
+        description="The most tokens, input and output together, that this model takes. A request that is larger by "
+        "its size goes to another one.",
     )
     max_output_tokens: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = Field(
         default=None,
@@ -118,6 +165,73 @@ class Timeouts(ContractModel):
         default=120, description="Between two pieces of a stream that has begun, in seconds."
     )
     stream_seconds: TimeoutSeconds = Field(default=3600, description="For a whole stream, in seconds.")
+
+
+class Retry(ContractModel):
+    """How often, and how soon, the same provider is asked again before the next one is."""
+
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=10)] = Field(
+        default=3, description="Attempts at this provider for one request, the first included."
+    )
+    initial_backoff_milliseconds: Annotated[int, Field(strict=True, ge=1, le=60_000)] = Field(
+        default=250,
+        description="Upper bound of the random wait before the second attempt, in milliseconds; it doubles each time.",
+    )
+    max_backoff_seconds: Annotated[int, Field(strict=True, ge=1, le=300)] = Field(
+        default=8,
+        description="Upper bound of any wait, in seconds. A provider that asks for a longer one is left for the next.",
+    )
+    on_timeout: bool = Field(
+        default=False,
+        strict=True,
+        description="Ask the same provider again after a time-out. It may be working on the first request still, and "
+        "charge both.",
+    )
+
+
+class CircuitBreaker(ContractModel):
+    """When a model of this provider is left alone for a while."""
+
+    failure_threshold: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default=5, description="Failures in a row, of one model, after which it is not asked."
+    )
+    open_seconds: Annotated[int, Field(strict=True, ge=1, le=3600)] = Field(
+        default=30, description="For how long, in seconds. Then a single request tries."
+    )
+
+
+class HealthCheckMode(StrEnum):
+    """How the controller learns whether a provider works."""
+
+    MODELS = "Models"
+    PASSIVE = "Passive"
+
+
+class HealthCheck(ContractModel):
+    """How the controller finds out whether this provider works. Nothing here spends a token."""
+
+    interval_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = Field(
+        default=30, description="Between two probes, in seconds, give or take a tenth."
+    )
+    timeout_seconds: Annotated[int, Field(strict=True, ge=1, le=60)] = Field(
+        default=5, description="How long a probe may take, in seconds."
+    )
+    mode: HealthCheckMode = Field(
+        default=HealthCheckMode.MODELS,
+        description="Models: the controller asks for the list of models. Passive: it asks nothing, and goes by what "
+        "the proxies see.",
+    )
+
+
+class RateLimits(ContractModel):
+    """What the provider grants the account. Shared by all proxies, so that they do not run into it together."""
+
+    requests_per_minute: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = Field(
+        default=None, description="Requests per minute. Left out: not counted."
+    )
+    tokens_per_minute: Annotated[int, Field(strict=True, ge=1, le=1_000_000_000_000)] | None = Field(
+        default=None, description="Tokens per minute, input and output. Left out: not counted."
+    )
 
 
 class Egress(ContractModel):
@@ -239,6 +353,16 @@ class LLMProviderSpec(ContractModel):
         default=(), description="Models that are offered. The list answers an application that asks for models."
     )
     timeouts: Timeouts = Field(default=Timeouts(), description="How long to wait for this provider.")
+    retry: Retry = Field(default=Retry(), description="How a failed attempt is repeated at this provider.")
+    circuit_breaker: CircuitBreaker = Field(
+        default=CircuitBreaker(), description="When failures keep requests away from this provider."
+    )
+    health_check: HealthCheck = Field(
+        default=HealthCheck(), description="How the controller finds out whether this provider works."
+    )
+    rate_limits: RateLimits = Field(
+        default=RateLimits(), description="What the provider grants per minute. Needs the shared store."
+    )
     stream_usage: StreamUsage = Field(
         default=StreamUsage.REQUEST,
         description="Request: ask for token usage in streams. Never: for servers that refuse to be asked.",

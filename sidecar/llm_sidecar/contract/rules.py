@@ -112,6 +112,7 @@ class ContractModel(BaseModel):
         alias_generator=to_camel,
         extra="forbid",
         frozen=True,
+        defer_build=True,
         populate_by_name=True,
         hide_input_in_errors=True,
     )

@@ -21,6 +21,13 @@ class OnStoreUnavailable(StrEnum):
     DENY = "Deny"
 
 
+class Routing(StrEnum):
+    """How providers of equal priority share a team's requests."""
+
+    WEIGHTED = "Weighted"
+    CHEAPEST = "Cheapest"
+
+
 class CachedGenerations(StrEnum):
     """Which generated answers may be kept and served again."""
 
@@ -113,6 +120,11 @@ class TeamQuotaSpec(ContractModel):
         default=(), description="The only providers to use, as NAME or NAMESPACE/NAME. Empty: all that are open to it."
     )
     models: ModelAccess = Field(default=ModelAccess(), description="Which models the team may ask for.")
+    routing: Routing = Field(
+        default=Routing.WEIGHTED,
+        description="Among providers of equal priority. Weighted: by spec.weight. Cheapest: by what the request would "
+        "cost at most, those without a price last.",
+    )
     limits: Annotated[tuple[Limit, ...], Field(max_length=32), UniqueBy("name")] = Field(
         default=(), description="Limits, all of which hold. None: unlimited."
     )

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
-from typing import Final
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn
 
 import orjson
 
 from llm_sidecar.budget import Held
-from llm_sidecar.formats.base import Format, FrameTooLarge, ParsedRequest, StreamError, StreamObserver, Usage
-from llm_sidecar.providers.base import (
-    FailureReason,
-    Headers,
-    Provider,
-    ProviderRequest,
-    ProviderResponse,
-    TransportError,
-    failure_reason,
+from llm_sidecar.failover.failures import Failure, of_answer, of_stream_error, of_transport
+from llm_sidecar.formats.base import (
+    Format,
+    FrameTooLarge,
+    FrameUnreadable,
+    ParsedRequest,
+    StreamError,
+    StreamObserver,
+    Usage,
 )
+from llm_sidecar.formats.told_error import FailureKind
+from llm_sidecar.providers.base import Headers, Provider, ProviderRequest, ProviderResponse, TransportError
 
 MAX_PLAIN_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """A larger answer (thousands of embeddings) is relayed while it arrives, so that it is never held whole."""
@@ -37,18 +41,25 @@ MAX_UNCOMMITTED_BYTES: Final = 1024 * 1024
 _JSON_OBJECT = re.compile(rb"\A\s*[{\[]")
 
 
-class AttemptFailed(Exception):
-    """This provider gave no answer; the next may be tried.
+_UNSHOWN_KINDS: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED})
+_UNSHOWN_STATUSES: Final = frozenset({401, 402, 403})
+"""About our key or account: the body may quote them, and the application cannot do anything about it."""
 
-    `answer` is the provider's own error, where there is one that may be shown to the application.
+
+class AttemptFailed(Exception):
+    """This provider gave no answer.
+
+    `answer` is the provider's own error, in its own language, where there is one that may be shown to the application.
     """
 
-    def __init__(self, reason: FailureReason, detail: str, *, answer: PlainAnswer | None = None) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+    def __init__(self, failure: Failure, *, answer: PlainAnswer | None = None) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
         self.answer = answer
-        self.status = answer.status if answer else None
+
+
+def _failed(kind: FailureKind, detail: str) -> AttemptFailed:
+    return AttemptFailed(Failure(kind, detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +103,25 @@ async def attempt_plain(
         async with asyncio.timeout(provider.timeouts.response):
             response = await provider.complete(request)
             try:
-                answer = await _read_plain(provider, response, held)
+                answer = await _read_plain(provider, response, wire, held)
             except BaseException:
                 response.close()
                 raise
     except TransportError as error:
-        raise AttemptFailed(failure_reason(error), error.detail) from error
+        raise AttemptFailed(of_transport(error)) from error
     except TimeoutError as error:
-        raise AttemptFailed(FailureReason.TIMEOUT, "no answer within timeouts.responseSeconds") from error
+        raise _failed(FailureKind.TIMEOUT, "no answer within timeouts.responseSeconds") from error
     if isinstance(answer, LargeAnswer):
         return answer
     response.close()
     return _understood(answer, parsed, wire)
 
 
-async def _read_plain(provider: Provider, response: ProviderResponse, held: Held) -> PlainAnswer | LargeAnswer:
+async def _read_plain(
+    provider: Provider, response: ProviderResponse, wire: Format, held: Held
+) -> PlainAnswer | LargeAnswer:
     if response.status >= 300:
-        return await _error_answer(provider, response)
+        await _raise_error(provider, response, wire)
     pieces: list[bytes] = []
     size_bytes = 0
     while piece := await response.read_some():
@@ -121,35 +134,28 @@ async def _read_plain(provider: Provider, response: ProviderResponse, held: Held
     return PlainAnswer(response.status, list(response.headers), body)
 
 
-async def _error_answer(provider: Provider, response: ProviderResponse) -> PlainAnswer:
-    """The provider's own error, if it is the application's; otherwise `AttemptFailed`."""
+async def _raise_error(provider: Provider, response: ProviderResponse, wire: Format) -> NoReturn:
+    """Raise the failure that a provider's error answer is."""
     body = b""
     while len(body) < MAX_ERROR_BYTES and (piece := await response.read_some()):
         body += piece
     answer = PlainAnswer(response.status, list(response.headers), body[:MAX_ERROR_BYTES])
-    reason = provider.failure(response.status, body)
-    if not _is_json(body) and reason not in {FailureReason.AUTHENTICATION, FailureReason.REDIRECTED}:
-        # All three APIs tell errors as JSON: this one comes from something in between, and is nothing for an SDK.
-        garbled = reason or FailureReason.GARBLED_ANSWER
-        raise AttemptFailed(garbled, f"it answered with status {response.status} and something that is not JSON")
-    if reason is None:
-        return answer
-    detail = f"it answered with status {response.status}"
-    if reason is FailureReason.AUTHENTICATION:
-        # Its body may quote a part of the key, and the application cannot do anything about it.
-        raise AttemptFailed(reason, f"it refused our key or account with status {response.status}")
-    if reason is FailureReason.REDIRECTED:
-        raise AttemptFailed(reason, f"{detail}, a redirect, which is never followed: check baseURL")
-    raise AttemptFailed(reason, detail, answer=answer)
+    failure = of_answer(
+        provider, wire.api, status=answer.status, headers=answer.headers, body=answer.body, now_seconds=time.time()
+    )
+    # All three APIs tell errors as JSON: anything else comes from something in between, and is nothing for an SDK.
+    raise AttemptFailed(failure, answer=answer if _may_be_shown(failure) and _is_json(answer.body) else None)
+
+
+def _may_be_shown(failure: Failure) -> bool:
+    return failure.kind not in _UNSHOWN_KINDS and failure.status not in _UNSHOWN_STATUSES
 
 
 def _understood(answer: PlainAnswer, parsed: ParsedRequest, wire: Format) -> PlainAnswer:
     """The answer with its usage. Raises `AttemptFailed` where it is not JSON at all."""
-    if answer.status >= 300:
-        return answer
     usage = wire.usage(parsed.call, answer.body)
     if usage is None and not _is_json(answer.body):
-        raise AttemptFailed(FailureReason.GARBLED_ANSWER, "its answer is not JSON")
+        raise _failed(FailureKind.GARBLED_ANSWER, "its answer is not JSON")
     return PlainAnswer(answer.status, answer.headers, answer.body, usage)
 
 
@@ -164,30 +170,30 @@ def _is_json(body: bytes) -> bool:
 
 
 async def attempt_stream(
-    provider: Provider, request: ProviderRequest, parsed: ParsedRequest, wire: Format, held: Held, *, hide_usage: bool
-) -> OpenStream | PlainAnswer:
+    provider: Provider,
+    request: ProviderRequest,
+    parsed: ParsedRequest,
+    wire: Format,
+    held: Held,
+    *,
+    observe: Callable[[], StreamObserver],
+) -> OpenStream:
     """Ask for a stream and wait for its first content. Raises `AttemptFailed`."""
     response: ProviderResponse | None = None
     try:
         async with asyncio.timeout(provider.timeouts.first_token):
             response = await provider.complete(request)
             if response.status >= 300:
-                answer = await _error_answer(provider, response)
-                response.close()
-                return answer
+                await _raise_error(provider, response, wire)
             _check_stream_type(parsed, response)
-            observer = wire.observe_stream(parsed, hide_usage=hide_usage, max_frame_bytes=MAX_FRAME_BYTES)
-            opened = await _until_first_content(response, observer, held, provider, wire)
-            if isinstance(opened, PlainAnswer):
-                response.close()
-            return opened
+            return await _until_first_content(response, observe(), held, provider, wire)
     except BaseException as error:
         if response is not None:
             response.close()
         if isinstance(error, TransportError):
-            raise AttemptFailed(failure_reason(error), error.detail) from error
+            raise AttemptFailed(of_transport(error)) from error
         if isinstance(error, TimeoutError):
-            raise AttemptFailed(FailureReason.TIMEOUT, "no content within timeouts.firstTokenSeconds") from error
+            raise _failed(FailureKind.TIMEOUT, "no content within timeouts.firstTokenSeconds") from error
         raise
 
 
@@ -195,14 +201,14 @@ def _check_stream_type(parsed: ParsedRequest, response: ProviderResponse) -> Non
     content_type = (response.header("content-type") or "").partition(";")[0].strip().lower()
     expected = "application/json" if parsed.call.stream_is_json_array else "text/event-stream"
     if content_type != expected:
-        raise AttemptFailed(
-            FailureReason.GARBLED_ANSWER, "a stream was asked for, and its answer is not one by its content type"
+        raise _failed(
+            FailureKind.GARBLED_ANSWER, "a stream was asked for, and its answer is not one by its content type"
         )
 
 
 async def _until_first_content(
     response: ProviderResponse, observer: StreamObserver, held: Held, provider: Provider, wire: Format
-) -> OpenStream | PlainAnswer:
+) -> OpenStream:
     beginning = b""
     received_bytes = 0
     exhausted = False
@@ -213,28 +219,25 @@ async def _until_first_content(
         exhausted = not piece or response.exhausted
         try:
             beginning += observer.feed(piece)
+            if exhausted:
+                beginning += observer.finish()
         except FrameTooLarge as error:
-            raise AttemptFailed(FailureReason.GARBLED_ANSWER, "a frame of its stream is too large") from error
-        if exhausted:
-            beginning += observer.finish()
+            raise _failed(FailureKind.GARBLED_ANSWER, "a frame of its stream is too large") from error
+        except FrameUnreadable as error:
+            raise _failed(FailureKind.GARBLED_ANSWER, str(error)) from error
         if observer.error is not None:
-            return _error_instead(response, observer.error, provider, wire)
+            raise _error_instead(response, observer.error, provider, wire)
     if not observer.committed and received_bytes < MAX_UNCOMMITTED_BYTES:
-        raise AttemptFailed(FailureReason.INTERRUPTED, "its stream ended before any content")
+        raise _failed(FailureKind.INTERRUPTED, "its stream ended before any content")
     return OpenStream(response.status, list(response.headers), beginning, response, observer, exhausted)
 
 
-def _error_instead(response: ProviderResponse, error: StreamError, provider: Provider, wire: Format) -> PlainAnswer:
-    """An error that a provider sent as a stream, as the plain answer that it should have been.
-
-    Raises `AttemptFailed` where it is not the application's to mend.
-    """
+def _error_instead(response: ProviderResponse, error: StreamError, provider: Provider, wire: Format) -> AttemptFailed:
+    """An error that a provider sent as a stream, with the plain answer that it should have been."""
+    failure = of_stream_error(provider, wire.api, error)
+    if error.status < 400:  # an error event without an error's status
+        failure = replace(failure, kind=FailureKind.INTERRUPTED)
     body = wire.error_body(error.status, error.code, error.message, {})
     headers = [(name, value) for name, value in response.headers if name.lower() != "content-type"]
     answer = PlainAnswer(error.status, [*headers, ("Content-Type", "application/json")], body)
-    reason = provider.failure(error.status, body)
-    if reason is None and error.status >= 400:
-        return answer
-    if reason is FailureReason.AUTHENTICATION:
-        raise AttemptFailed(reason, "its stream began with an error about our key or account")
-    raise AttemptFailed(reason or FailureReason.INTERRUPTED, "its stream began with an error", answer=answer)
+    return AttemptFailed(failure, answer=answer if _may_be_shown(failure) else None)

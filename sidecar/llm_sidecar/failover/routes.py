@@ -8,12 +8,15 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, pairwise
-from typing import Protocol
+from typing import Final, Protocol
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.contract.provider_resource import Model
+from llm_sidecar.failover.backoff import RetryPolicy
+from llm_sidecar.failover.circuit import CircuitSettings
+from llm_sidecar.failover.prices import Size, cost_at_most
 from llm_sidecar.providers.base import Provider
 
 
@@ -28,11 +31,39 @@ class ConfiguredProvider:
     passthrough_paths: Sequence[str]
     asks_for_stream_usage: bool
     cache_ttl_seconds: Mapping[RequestType, int]
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    circuit: CircuitSettings = field(default_factory=CircuitSettings)
+    identity: str = ""
+    """`NAMESPACE/NAME`, under which all proxies share what the provider grants."""
+    requests_per_minute: int = 0
+    """What it grants; 0: not limited here."""
+    tokens_per_minute: int = 0
 
     @property
     def name(self) -> str:
         """The label under which metrics, headers and errors name it."""
         return self.provider.name
+
+
+GENERATING: Final = frozenset({API.OPENAI_CHAT, API.OPENAI_RESPONSES, API.ANTHROPIC_MESSAGES, API.GEMINI})
+"""Between these, requests to generate are translated."""
+EMBEDDING: Final = frozenset({API.OPENAI_EMBEDDINGS, API.GEMINI})
+"""Between these, requests to embed are."""
+_TRANSLATED: Final = {RequestType.GENERATION: GENERATING, RequestType.EMBEDDINGS: EMBEDDING}
+
+KNOWN_PLANS: Final = 1024
+"""Names that a client types must not fill the memory."""
+
+
+def spoken(apis: Sequence[API], asked: API, request_type: RequestType) -> API | None:
+    """The API to speak with a provider of these `apis`: the one asked in, or else its first that can be translated to.
+
+    None where there is none. A token count is only true of the request as it came: it is never translated.
+    """
+    if asked in apis:
+        return asked
+    group = _TRANSLATED.get(request_type, frozenset())
+    return next((api for api in apis if api in group), None) if asked in group else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +74,10 @@ class Candidate:
     model: Model
     send_model: str | None
     """The name to send instead of the application's; None where they are the same."""
+    api: API
+    """The language to speak with it; the request's own wherever the provider knows that."""
+    stands_in: bool = False
+    """By `failoverFor`: only once all that serve the model itself have failed."""
 
     @property
     def name(self) -> str:
@@ -62,69 +97,143 @@ class Draw(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A model of a provider, by one of the names that lead to it."""
+
+    configured: ConfiguredProvider
+    model: Model
+    by_alias: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    candidates: tuple[Candidate, ...]
+    has_equals: bool
+
+
 class Routes:
     """All ways from a model's name to providers, for one configuration."""
 
-    def __init__(self, providers: Iterable[ConfiguredProvider], *, draw: Draw = random.random) -> None:
+    def __init__(
+        self, providers: Iterable[ConfiguredProvider], *, draw: Draw = random.random, cheapest_first: bool = False
+    ) -> None:
         self._providers = sorted(providers, key=lambda configured: configured.priority)
         self._draw = draw
-        self._exact: dict[tuple[API, str], list[Candidate]] = defaultdict(list)
-        self._patterns: dict[API, list[tuple[str, Candidate]]] = defaultdict(list)
+        self._cheapest_first = cheapest_first
+        self._exact: dict[str, list[_Way]] = defaultdict(list)
+        self._patterns: list[tuple[str, _Way]] = []
+        self._stand_ins: dict[str, list[_Way]] = defaultdict(list)
         for configured in self._providers:
             for model in configured.models:
                 self._add(configured, model)
-        self._plans: dict[tuple[API, str], tuple[tuple[Candidate, ...], bool]] = {}
+        self._plans: dict[tuple[API, RequestType, str], _Plan] = {}
 
     def _add(self, configured: ConfiguredProvider, model: Model) -> None:
-        for api in configured.provider.apis:
-            if model.name.endswith("*"):
-                self._patterns[api].append((model.name[:-1], Candidate(configured, model, None)))
-                continue
-            self._exact[api, model.name].append(Candidate(configured, model, None))
-            for alias in model.aliases:
-                self._exact[api, alias].append(Candidate(configured, model, model.name))
+        if model.name.endswith("*"):
+            self._patterns.append((model.name[:-1], _Way(configured, model, by_alias=False)))
+            return
+        self._exact[model.name].append(_Way(configured, model, by_alias=False))
+        for alias in model.aliases:
+            self._exact[alias].append(_Way(configured, model, by_alias=True))
+        for name in model.failover_for:
+            self._stand_ins[name].append(_Way(configured, model, by_alias=True))
 
-    def candidates(self, api: API, model: str) -> tuple[Candidate, ...]:
-        """Who may answer, first choice first; empty where nobody serves the model in this API."""
-        key = (api, model)
+    def candidates(
+        self, api: API, model: str, *, request_type: RequestType = RequestType.GENERATION, request: Size | None = None
+    ) -> tuple[Candidate, ...]:
+        """Who may answer, first choice first; empty where nobody serves the model in a language that fits.
+
+        `request` is what prices are compared for; without it, weights decide.
+        """
+        key = (api, request_type, model)
         plan = self._plans.get(key)
         if plan is None:
-            found = self._find(api, model)
-            drawn = any(a.configured.priority == b.configured.priority for a, b in pairwise(found))
-            plan = (found, drawn)
-            if len(self._plans) < 1024:  # names that a client types must not fill the memory
+            found = self._find(api, request_type, model)
+            plan = _Plan(found, any(_rank(one) == _rank(other) for one, other in pairwise(found)))
+            if len(self._plans) < KNOWN_PLANS:
                 self._plans[key] = plan
-        found, drawn = plan
-        return self._drawn(found) if drawn else found
+        return self._among_equals(plan.candidates, request) if plan.has_equals else plan.candidates
 
-    def _find(self, api: API, model: str) -> tuple[Candidate, ...]:
-        """An exact name goes before an alias, both before a pattern, the longest pattern first; each provider once."""
-        exact = self._exact.get((api, model), [])
-        matching = [(prefix, one) for prefix, one in self._patterns.get(api, ()) if model.startswith(prefix)]
-        by_pattern = [one for _, one in sorted(matching, key=lambda pair: -len(pair[0]))]
+    def _find(self, api: API, request_type: RequestType, model: str) -> tuple[Candidate, ...]:
+        """Those that serve it and then those that stand in, each by priority; a provider stands in each part once."""
+        serving = self._distinct(self._serving(model), api, request_type, stands_in=False)
+        names = {model, *(one.model.name for one in serving)}
+        ways = [way for name in sorted(names) for way in self._stand_ins.get(name, ())]
+        taken = {(id(one.configured), one.model.name) for one in serving}
+        standing_in = [
+            one
+            for one in self._distinct(ways, api, request_type, stands_in=True)
+            if (id(one.configured), one.model.name) not in taken
+        ]
+        return tuple(sorted((*serving, *standing_in), key=_rank))
+
+    def _serving(self, model: str) -> list[_Way]:
+        """An exact name goes before an alias, both before a pattern, the longest pattern first."""
+        exact = self._exact.get(model, [])
+        matching = [(prefix, way) for prefix, way in self._patterns if model.startswith(prefix)]
+        by_pattern = [way for _, way in sorted(matching, key=lambda pair: -len(pair[0]))]
+        return [*(way for way in exact if not way.by_alias), *(way for way in exact if way.by_alias), *by_pattern]
+
+    @staticmethod
+    def _distinct(
+        ways: Iterable[_Way], api: API, request_type: RequestType, *, stands_in: bool
+    ) -> tuple[Candidate, ...]:
         found: dict[int, Candidate] = {}
-        for candidate in (*(one for one in exact if one.send_model is None), *exact, *by_pattern):
-            found.setdefault(id(candidate.configured), candidate)
-        return tuple(sorted(found.values(), key=lambda one: one.configured.priority))
+        for way in ways:
+            language = spoken(way.configured.provider.apis, api, request_type)
+            if language is not None:
+                send_model = way.model.name if way.by_alias else None
+                candidate = Candidate(way.configured, way.model, send_model, language, stands_in)
+                found.setdefault(id(way.configured), candidate)
+        return tuple(found.values())
 
-    def _drawn(self, found: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-        """Among equals, a random order in which each one's chance to be first is its weight's share."""
+    def _among_equals(self, found: tuple[Candidate, ...], request: Size | None) -> tuple[Candidate, ...]:
         ordered: list[Candidate] = []
-        for _, group in groupby(found, key=lambda one: one.configured.priority):
-            equals = list(group)
-            # Efraimidis and Spirakis: the largest u^(1/w) is first with probability w / Σw.
-            equals.sort(key=lambda one: self._draw() ** (1.0 / one.configured.weight), reverse=True)
+        for _, group in groupby(found, key=_rank):
+            equals = self._drawn(list(group))
+            if self._cheapest_first and request is not None:
+                equals.sort(key=lambda one: cost_at_most(one.model, request))
             ordered += equals
         return tuple(ordered)
 
+    def _drawn(self, equals: list[Candidate]) -> list[Candidate]:
+        """A random order in which each one's chance to be first is its weight's share.
+
+        Efraimidis and Spirakis: the largest u^(1/w) is first with probability w / Σw.
+        """
+        return sorted(equals, key=lambda one: self._draw() ** (1.0 / one.configured.weight), reverse=True)
+
+    @property
+    def providers(self) -> Sequence[ConfiguredProvider]:
+        """All of them, by priority."""
+        return self._providers
+
+    def foreign_languages(self) -> frozenset[API]:
+        """The languages between which calls are likely to be translated: all, unless every provider shares one."""
+        spoken_by = [GENERATING.intersection(one.provider.apis) for one in self._providers]
+        spoken_by = [apis for apis in spoken_by if apis]
+        shared = frozenset.intersection(*spoken_by) if spoken_by else frozenset[API]()
+        return frozenset[API]() if shared or not spoken_by else frozenset.union(*spoken_by)
+
     def model_names(self, apis: Iterable[API]) -> list[str]:
         """Names and aliases that an application may ask for in any of these APIs; patterns name no model."""
-        wanted = set(apis)
-        return sorted({name for api, name in self._exact if api in wanted})
+        wanted = tuple(apis)
+        return sorted(
+            name
+            for name, ways in self._exact.items()
+            if any(
+                spoken(way.configured.provider.apis, api, request_type) is not None
+                for way in ways
+                for api in wanted
+                for request_type in _TRANSLATED
+            )
+        )
 
     def serves_elsewhere(self, model: str) -> list[API]:
         """The APIs in which some provider serves the model, for the error of a request in another one."""
-        return [api for api in API if self._find(api, model)]
+        spoken_by = {api for way in self._serving(model) for api in way.configured.provider.apis}
+        return [api for api in API if api in spoken_by]
 
     def passthrough(self, path: str, api_family: Iterable[API]) -> ConfiguredProvider | None:
         """The provider that lists this path, one of the family whose SDK is calling before any other."""
@@ -138,3 +247,7 @@ class Routes:
 def matches(text: str, pattern: str) -> bool:
     """True where `pattern`, whose last `*` stands for any ending, fits."""
     return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
+
+
+def _rank(candidate: Candidate) -> tuple[bool, int]:
+    return candidate.stands_in, candidate.configured.priority

@@ -91,7 +91,7 @@ class AnthropicMessages:
         if call.type is RequestType.TOKEN_COUNT:
             return Usage(input_tokens=0, output_tokens=0) if count(document, "input_tokens") is not None else None
         usage = document.get("usage")
-        return _merged(Usage(), usage) if isinstance(usage, dict) else None
+        return merged_usage(Usage(), usage) if isinstance(usage, dict) else None
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
         """True if the turn ended by itself; a refusal or a pause is no answer to keep."""
@@ -113,7 +113,7 @@ class AnthropicMessages:
 
     def stream_error(self, request: ParsedRequest, status: int, code: str, message: str) -> bytes:
         """An `error` event, at which the SDK raises."""
-        return _error_event(status, code, message)
+        return error_event(status, code, message)
 
 
 class _MessagesObserver(EventStreamObserver):
@@ -140,16 +140,16 @@ class _MessagesObserver(EventStreamObserver):
         elif kind == "message_stop":
             self.committed = self.ended = True
         elif kind == "error":
-            self.error = _read_error(mapping(document, "error"))
+            self.error = read_error(mapping(document, "error"))
         return True
 
     def _take_usage(self, holder: Mapping[str, Any]) -> None:
         usage = holder.get("usage")
         if isinstance(usage, dict):
-            self.usage = _merged(self.usage or Usage(), usage)
+            self.usage = merged_usage(self.usage or Usage(), usage)
 
     def _error_event(self, status: int, code: str, message: str) -> bytes:
-        return _error_event(status, code, message)
+        return error_event(status, code, message)
 
 
 def _begins_with_content(block: Mapping[str, Any]) -> bool:
@@ -159,7 +159,7 @@ def _begins_with_content(block: Mapping[str, Any]) -> bool:
     return bool(block)
 
 
-def _merged(before: Usage, told: Mapping[str, Any]) -> Usage:
+def merged_usage(before: Usage, told: Mapping[str, Any]) -> Usage:
     """Usage of this API is additive: its input does not include the cached tokens."""
 
     def later(value: int | None, earlier: int | None) -> int | None:
@@ -176,7 +176,8 @@ def _merged(before: Usage, told: Mapping[str, Any]) -> Usage:
     )
 
 
-def _read_error(error: Mapping[str, Any]) -> StreamError:
+def read_error(error: Mapping[str, Any]) -> StreamError:
+    """The `error` of an error event."""
     kind = text(error, "type") or "api_error"
     return StreamError(_STATUSES.get(kind, 500), kind, text(error, "message") or "")
 
@@ -189,7 +190,8 @@ def _error(status: int, code: str, message: str, details: Mapping[str, Any]) -> 
     return {"type": "error", "error": error, **request_id}
 
 
-def _error_event(status: int, code: str, message: str) -> bytes:
+def error_event(status: int, code: str, message: str) -> bytes:
+    """The event at which the SDK raises."""
     return b"event: error\ndata: %b\n\n" % orjson.dumps(_error(status, code, message, {}))
 
 

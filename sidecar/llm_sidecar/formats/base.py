@@ -107,16 +107,30 @@ class StreamObserver(Protocol):
     frames only, so that a stream which dies in the middle of a frame can still be ended by a proper error event.
     """
 
-    committed: bool
-    """The first content (text, tool, thinking or refusal delta, or the terminal event) has been seen."""
-    ended: bool
-    """The terminal marker of this API has been seen."""
-    error: StreamError | None
-    """The last error event seen. An error before the first content does not commit: another provider may answer."""
-    usage: Usage | None
-    """The latest token usage that the stream told."""
-    content_bytes: int
-    """Size of the generated content seen so far, for an estimate when usage is never told."""
+    @property
+    def committed(self) -> bool:
+        """The first content (text, tool, thinking or refusal delta, or the terminal event) has been seen."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """The terminal marker of this API has been seen."""
+        ...
+
+    @property
+    def error(self) -> StreamError | None:
+        """The last error event seen. An error before the first content does not commit: another provider may answer."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """The latest token usage that the stream told."""
+        ...
+
+    @property
+    def content_bytes(self) -> int:
+        """Size of the generated content seen so far, for an estimate when usage is never told."""
+        ...
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes; return those to relay now. Raises `FrameTooLarge`."""
@@ -183,3 +197,12 @@ class MalformedRequest(Exception):
 
 class FrameTooLarge(Exception):
     """A single stream frame is larger than the bound: relaying it would take unbounded memory."""
+
+
+class FrameUnreadable(Exception):
+    """A stream frame is not what its language says. The message quotes nothing of it."""
+
+    def __init__(self, message: str, *, readable: bytes = b"") -> None:
+        super().__init__(message)
+        self.readable = readable
+        """What came with it, and before it, and may still be relayed."""

@@ -91,7 +91,7 @@ class Gemini:
             return None
         if call.type is RequestType.EMBEDDINGS:
             return Usage(input_tokens=count(usage, "promptTokenCount"), output_tokens=0)
-        return _usage(usage)
+        return read_usage(usage)
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
         """True if every candidate stopped by itself and the prompt was not blocked."""
@@ -115,13 +115,13 @@ class Gemini:
 
         A `retry_after_seconds` among the details becomes a `RetryInfo`: Google's clients look there, not at headers.
         """
-        return orjson.dumps(_error(status, code, message, details))
+        return orjson.dumps(error_document(status, code, message, details))
 
     def stream_error(self, request: ParsedRequest, status: int, code: str, message: str) -> bytes:
         """An error as the next frame, or as the last element of an array in which elements were relayed before."""
         if request.call.stream_is_json_array:
-            return _last_element(status, code, message)
-        return _error_frame(status, code, message)
+            return last_element(status, code, message)
+        return error_frame(status, code, message)
 
 
 class _Chunks:
@@ -138,11 +138,11 @@ class _Chunks:
 
     def _read(self, event: bytes, document: dict[str, Any]) -> bool:
         if document.get("error"):
-            self.error = _read_error(document["error"])
+            self.error = read_error(document["error"])
             return True
         usage = document.get("usageMetadata")
         if isinstance(usage, dict):
-            self.usage = _usage(usage)
+            self.usage = read_usage(usage)
         if mapping(document, "promptFeedback").get("blockReason"):
             self.committed = self.ended = True
         for candidate in mappings(document, "candidates"):
@@ -168,7 +168,7 @@ class _GeminiEventObserver(_Chunks, EventStreamObserver):
         self._unfinished = {}
 
     def _error_event(self, status: int, code: str, message: str) -> bytes:
-        return _error_frame(status, code, message)
+        return error_frame(status, code, message)
 
 
 class _GeminiArrayObserver(_Chunks, JsonArrayObserver):
@@ -196,9 +196,9 @@ class _GeminiArrayObserver(_Chunks, JsonArrayObserver):
             case ArrayPosition.CLOSED:
                 return b""
             case ArrayPosition.INSIDE:
-                return _last_element(status, code, message)
+                return last_element(status, code, message)
             case ArrayPosition.BEFORE_FIRST:
-                return b"[%b]" % orjson.dumps(_error(status, code, message, {}))
+                return b"[%b]" % orjson.dumps(error_document(status, code, message, {}))
 
 
 def _has_content(candidate: Mapping[str, Any]) -> bool:
@@ -206,7 +206,7 @@ def _has_content(candidate: Mapping[str, Any]) -> bool:
     return any(value for part in parts for name, value in part.items() if name != "thought")
 
 
-def _usage(told: Mapping[str, Any]) -> Usage:
+def read_usage(told: Mapping[str, Any]) -> Usage:
     """Prompt includes the cached tokens; candidates exclude the thoughts; what tools read is input as well."""
     prompt = count(told, "promptTokenCount")
     cached = count(told, "cachedContentTokenCount")
@@ -228,7 +228,8 @@ def _usage(told: Mapping[str, Any]) -> Usage:
     )
 
 
-def _read_error(error: object) -> StreamError:
+def read_error(error: object) -> StreamError:
+    """What `error` says, whatever it is."""
     if not isinstance(error, dict):
         return StreamError(500, "INTERNAL", error if isinstance(error, str) else "")
     name = text(error, "status") or "INTERNAL"
@@ -237,7 +238,8 @@ def _read_error(error: object) -> StreamError:
     return StreamError(status, name, text(error, "message") or "")
 
 
-def _error(status: int, code: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
+def error_document(status: int, code: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Gemini.error_body`."""
     name = _STATUS_NAMES.get(status) or ("INVALID_ARGUMENT" if status < 500 else "UNAVAILABLE")
     reason = {
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
@@ -254,12 +256,14 @@ def _error(status: int, code: str, message: str, details: Mapping[str, Any]) -> 
     return {"error": {"code": status, "message": message, "status": name, "details": all_details}}
 
 
-def _error_frame(status: int, code: str, message: str) -> bytes:
-    return b"data: %b\r\n\r\n" % orjson.dumps(_error(status, code, message, {}))
+def error_frame(status: int, code: str, message: str) -> bytes:
+    """An error as the next event of a stream."""
+    return b"data: %b\r\n\r\n" % orjson.dumps(error_document(status, code, message, {}))
 
 
-def _last_element(status: int, code: str, message: str) -> bytes:
-    return b",\r\n%b]" % orjson.dumps(_error(status, code, message, {}))
+def last_element(status: int, code: str, message: str) -> bytes:
+    """An error as a further element of an array, and the array's end."""
+    return b",\r\n%b]" % orjson.dumps(error_document(status, code, message, {}))
 
 
 def _named_models(document: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import re
 from enum import Enum
 from typing import Any, ClassVar, Final
 
-from llm_sidecar.formats.base import FrameTooLarge, StreamError, Usage
+from llm_sidecar.formats.base import FrameTooLarge, FrameUnreadable, StreamError, Usage
 from llm_sidecar.formats.fields import load_mapping
 
 # Everything up to the next bracket, or to a string that is not finished yet.
@@ -66,7 +66,7 @@ class JsonArrayObserver:
         self._opaque = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes; return those to relay now. Raises `FrameTooLarge`."""
+        """Take the next bytes; return those to relay now. Raises `FrameTooLarge`, `FrameUnreadable`."""
         if self._relays_all():
             return chunk
         self._buffer += chunk
@@ -106,7 +106,7 @@ class JsonArrayObserver:
             if position == len(self._buffer):
                 break
             self._scanned += 1
-            cut = self._step(self._buffer[position], position) or cut
+            cut = self._step(self._buffer[position], position, relayable=cut) or cut
             if self._relays_all():
                 break
         return cut
@@ -130,8 +130,8 @@ class JsonArrayObserver:
         """Outside of the array, only space may stand before its opening bracket."""
         return bool(self._buffer[self._scanned : position].strip()) or self._buffer[position : position + 1] not in b"["
 
-    def _step(self, symbol: int, start: int) -> int:
-        """Take one structural symbol; return where an element ends with it, else 0."""
+    def _step(self, symbol: int, start: int, *, relayable: int) -> int:
+        """Take one structural symbol; return where an element ends with it, else 0. Raises `FrameUnreadable`."""
         if symbol == _QUOTE:
             self._in_string = True
             return 0
@@ -147,17 +147,20 @@ class JsonArrayObserver:
             return 0
         if self._depth > _ARRAY_DEPTH or self._element_start is None:
             return 0
-        self._take(bytes(self._buffer[self._element_start : start + 1]))
+        element = bytes(self._buffer[self._element_start : start + 1])
+        document = load_mapping(element)
+        if document is None:  # relayed, nothing behind it could make a valid array of it, not even an error
+            readable = bytes(self._buffer[:relayable])
+            raise FrameUnreadable("an element of its stream is not a JSON object", readable=readable)
+        self._take(element, document)
         self._element_start = None
         return start + 1
 
-    def _take(self, element: bytes) -> None:
+    def _take(self, element: bytes, document: dict[str, Any]) -> None:
         self.position = ArrayPosition.INSIDE
         for content in self._content.findall(element):
             self.content_bytes += len(content)
-        document = load_mapping(element)
-        if document is not None:
-            self._read(b"", document)
+        self._read(b"", document)
 
     def _on_close(self) -> None:
         """The array is closed."""

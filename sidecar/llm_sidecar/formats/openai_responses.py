@@ -12,7 +12,7 @@ import orjson
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.formats import openai_errors
-from llm_sidecar.formats.base import Call, ParsedRequest, Splice, StreamObserver, Usage
+from llm_sidecar.formats.base import Call, MalformedRequest, ParsedRequest, Splice, StreamObserver, Usage
 from llm_sidecar.formats.estimate import input_tokens
 from llm_sidecar.formats.fields import (
     count,
@@ -28,6 +28,8 @@ from llm_sidecar.formats.json_body import parse_object, replace_model
 from llm_sidecar.formats.openai_usage import responses_usage
 from llm_sidecar.formats.sse import EventStreamObserver
 
+FOREIGN_ANSWER: Final = "resp_llmsidecar_"
+"""Begins the ids of answers that were translated into this language."""
 _CLIENT_TOOLS: Final = frozenset({"function", "custom"})
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete"})
 # A `.done` counts too: some items (encrypted reasoning, a tool's list) come whole, without a delta before.
@@ -45,6 +47,11 @@ class OpenAIResponses:
     def parse_request(self, call: Call, body: bytes) -> ParsedRequest:
         """Read a request; see `Format`."""
         document = parse_object(body)
+        if str(document.get("previous_response_id", "")).startswith(FOREIGN_ANSWER):
+            raise MalformedRequest(
+                "`previous_response_id` names an answer that another provider gave in OpenAI's place, which nobody "
+                "keeps. Send the whole conversation in `input` instead."
+            )
         counts_only = call.type is RequestType.TOKEN_COUNT
         return ParsedRequest(
             call=call,
@@ -93,7 +100,7 @@ class OpenAIResponses:
 
     def stream_error(self, request: ParsedRequest, status: int, code: str, message: str) -> bytes:
         """An `error` event at which the SDK raises; see `error_tail` for its sequence number."""
-        return _error_event(status, code, message, sequence_number=0)
+        return error_event(status, code, message, sequence_number=0)
 
 
 class _ResponsesObserver(EventStreamObserver):
@@ -129,10 +136,11 @@ class _ResponsesObserver(EventStreamObserver):
 
     def _error_event(self, status: int, code: str, message: str) -> bytes:
         numbers = _SEQUENCE_NUMBER.findall(self._last_block)
-        return _error_event(status, code, message, sequence_number=int(numbers[-1]) + 1 if numbers else 0)
+        return error_event(status, code, message, sequence_number=int(numbers[-1]) + 1 if numbers else 0)
 
 
-def _error_event(status: int, code: str, message: str, *, sequence_number: int) -> bytes:
+def error_event(status: int, code: str, message: str, *, sequence_number: int) -> bytes:
+    """The event at which the SDK raises."""
     # OpenAI's own error event is flat, and the SDK yields that one instead of raising. With a nested `error` it raises;
     # the flat fields beside it serve those who read events by hand.
     document = {

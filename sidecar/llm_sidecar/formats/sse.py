@@ -8,9 +8,10 @@ one of the few words that could make it matter; that is the difference of four t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
-from llm_sidecar.formats.base import FrameTooLarge, StreamError, Usage
+from llm_sidecar.formats.base import FrameTooLarge, FrameUnreadable, StreamError, Usage
 from llm_sidecar.formats.fields import load_mapping
 
 # A frame ends with an empty line. `\r\n\r\n` is covered by `\n\r\n`, and a lone `\r` in front of a `\n` is no line end.
@@ -81,6 +82,26 @@ def read_frame(frame: bytes) -> tuple[bytes, bytes]:
     return event, b"\n".join(data)
 
 
+def _check_frames(block: bytes) -> None:
+    """Raise `FrameUnreadable` at the first frame whose data are neither a JSON object nor `[DONE]`."""
+    position = 0
+    while position < len(block):
+        end = _first_boundary(block, position)
+        _, data = read_frame(block[position:end])
+        if data and data != DONE and load_mapping(data) is None:
+            raise FrameUnreadable("a frame of its stream is not a JSON object", readable=block[:position])
+        position = end
+
+
+def each_frame(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Event name and data of every frame in a block that the splitter gave."""
+    position = 0
+    while position < len(block):
+        end = _first_boundary(block, position)
+        yield read_frame(block[position:end])
+        position = end
+
+
 def _first_boundary(block: bytes, start: int) -> int:
     """The end of the first frame behind `start`; that of the block if no boundary follows."""
     # A search for all kinds of boundary at once costs five times as much as one for the usual kind.
@@ -125,12 +146,16 @@ class EventStreamObserver:
         self._last_block = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes; return those to relay now. Raises `FrameTooLarge`."""
+        """Take the next bytes; return those to relay now. Raises `FrameTooLarge`, `FrameUnreadable`."""
         block = self._splitter.push(chunk)
         if not block:
             return block
         self._last_block = block
         self.content_bytes += sum(map(len, self._content.findall(block)))
+        # Every frame that matters ends with an object's brace, or is the end. Where one is neither, each is looked at.
+        others = block.count(b"\n\n") - block.count(b"}\n\n")
+        if others and others != block.count(b"[DONE]\n\n"):
+            _check_frames(block)
         if not self.committed:
             return self._look_at(block)
         for word in self._words:

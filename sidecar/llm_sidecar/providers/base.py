@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal, Protocol
 
 from llm_sidecar.contract.names import API
+from llm_sidecar.formats.told_error import FailureKind, ToldError
 
 Headers = list[tuple[str, str]]
 
@@ -141,20 +141,8 @@ class Transport(Protocol):
         ...
 
 
-class FailureReason(StrEnum):
-    """Why an attempt did not give an answer: a closed set, used in errors, metrics and logs."""
-
-    CONNECTION = "connection"
-    TIMEOUT = "timeout"
-    DISCONNECTED = "disconnected"
-    GARBLED_ANSWER = "garbled_answer"
-    REDIRECTED = "redirected"
-    RATE_LIMITED = "rate_limited"
-    OVERLOADED = "overloaded"
-    SERVER = "server"
-    AUTHENTICATION = "authentication"
-    INTERRUPTED = "interrupted"
-    """A stream ended, or told an error, before its first content."""
+FailureReason = FailureKind
+"""The name under which packages outside this one know `FailureKind`."""
 
 
 _TRANSPORT_REASONS: Final[Mapping[TransportFailure, FailureReason]] = MappingProxyType(
@@ -246,18 +234,6 @@ class Provider:
         del body
         return status in {401, 402, 403}
 
-    def failure(self, status: int, body: bytes) -> FailureReason | None:
-        """Why another provider should be tried after this answer; None where the answer is the application's."""
-        if status < 300:
-            return None
-        if status < 400:
-            return FailureReason.REDIRECTED
-        if status == 429:
-            return FailureReason.RATE_LIMITED
-        if status in {503, 529}:
-            return FailureReason.OVERLOADED
-        if status in {408, 504}:
-            return FailureReason.TIMEOUT
-        if status >= 500:
-            return FailureReason.SERVER
-        return FailureReason.AUTHENTICATION if self.rejects_key(status, body) else None
+    def failure_kind(self, error: ToldError) -> FailureKind:
+        """What an error means here, as its language has read it. Override where this place says it otherwise."""
+        return error.kind

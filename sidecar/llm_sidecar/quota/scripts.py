@@ -16,6 +16,8 @@ def _script(name: str) -> Script:
 RESERVE: Final = _script("reserve")
 SETTLE: Final = _script("settle")
 RENEW: Final = _script("renew")
+PROVIDER_TAKE: Final = _script("provider_take")
+PROVIDER_RETURN: Final = _script("provider_return")
 
 
 def quota_keys(team: str) -> tuple[str, str, str]:

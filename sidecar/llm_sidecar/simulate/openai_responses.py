@@ -98,7 +98,7 @@ def usage_of(usage: Usage) -> JSONObject:
 
 def plain(prompt: Prompt, answer: Answer, stamp: Stamp, body: JSONObject) -> JSONObject:
     """Write the answer as one JSON object, which tells the request's settings again."""
-    items = [_finished(item, answer) for item in _items(prompt, answer, stamp)]
+    items = [_finished(item, answer) for item in _items(prompt, answer, stamp, body)]
     return _whole(prompt, stamp, body, status=_status(answer), output=items, answer=answer)
 
 
@@ -118,13 +118,15 @@ def _events(
     yield "response.created", {"response": begun}, None
     yield "response.in_progress", {"response": begun}, None
     done = []
-    for position, item in enumerate(_items(prompt, answer, stamp)):
+    for position, item in enumerate(_items(prompt, answer, stamp, body)):
         at = {"output_index": position}
         yield "response.output_item.added", {**at, "item": _opened(item)}, None
         if item["type"] == "message":
             yield from _text_events({"item_id": item["id"], **at, "content_index": 0}, answer)
         elif item["type"] == "function_call":
             yield from _argument_events({"item_id": item["id"], **at}, item["arguments"])
+        elif item["summary"]:
+            yield from _summary_events({"item_id": item["id"], **at, "summary_index": 0}, item["summary"][0]["text"])
         done.append(_finished(item, answer))
         yield "response.output_item.done", {**at, "item": done[-1]}, None
     status = _status(answer)
@@ -149,9 +151,17 @@ def _argument_events(at: JSONObject, arguments: str) -> Iterator[tuple[str, JSON
     yield "response.function_call_arguments.done", {**at, "arguments": arguments}, None
 
 
-def _items(prompt: Prompt, answer: Answer, stamp: Stamp) -> Iterator[JSONObject]:
+def _summary_events(at: JSONObject, text: str) -> Iterator[tuple[str, JSONObject, str | None]]:
+    yield "response.reasoning_summary_part.added", {**at, "part": {"type": "summary_text", "text": ""}}, None
+    for piece in split(text, 3):
+        yield "response.reasoning_summary_text.delta", {**at, "delta": piece}, None
+    yield "response.reasoning_summary_text.done", {**at, "text": text}, None
+    yield "response.reasoning_summary_part.done", {**at, "part": {"type": "summary_text", "text": text}}, None
+
+
+def _items(prompt: Prompt, answer: Answer, stamp: Stamp, body: JSONObject) -> Iterator[JSONObject]:
     if prompt.thinking:
-        yield {"id": "rs_" + stamp.hexadecimal("reasoning", 50), "type": "reasoning", "summary": []}
+        yield _reasoning(answer, stamp, body)
     for position, call in enumerate(answer.tool_calls):
         yield {
             "id": "fc_" + stamp.hexadecimal(f"item/{position}", 50),
@@ -164,10 +174,25 @@ def _items(prompt: Prompt, answer: Answer, stamp: Stamp) -> Iterator[JSONObject]
         yield {"id": "msg_" + stamp.hexadecimal("message", 50), "type": "message", "role": "assistant"}
 
 
+def _reasoning(answer: Answer, stamp: Stamp, body: JSONObject) -> JSONObject:
+    """Thoughts are shown as a summary to those who ask for one, and given along encrypted to those who ask for that."""
+    shows = (body.get("reasoning") or {}).get("summary") and answer.thinking
+    item: JSONObject = {
+        "id": "rs_" + stamp.hexadecimal("reasoning", 50),
+        "type": "reasoning",
+        "summary": [{"type": "summary_text", "text": answer.thinking}] if shows else [],
+    }
+    if "reasoning.encrypted_content" in (body.get("include") or ()):
+        item["encrypted_content"] = stamp.token("encrypted", 128)
+    return item
+
+
 def _opened(item: JSONObject) -> JSONObject:
     if item["type"] == "message":
         return {**item, "status": "in_progress", "content": []}
-    return {**item, "status": "in_progress", "arguments": ""} if item["type"] == "function_call" else item
+    if item["type"] == "function_call":
+        return {**item, "status": "in_progress", "arguments": ""}
+    return {**item, "summary": []}
 
 
 def _finished(item: JSONObject, answer: Answer) -> JSONObject:

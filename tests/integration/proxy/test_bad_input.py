@@ -104,9 +104,10 @@ async def test_an_unknown_model_is_a_404(proxy: Proxy, api: str) -> None:
     assert reply.headers["x-should-retry"] == "false"
 
 
-async def test_a_model_of_another_api_is_a_404_that_tells_where_it_is_served(proxy: Proxy) -> None:
-    reply = await proxy.chat(model="a")
-    assert reply.code == "model_not_found"
+async def test_a_model_that_no_translation_leads_to_is_a_404_that_tells_where_it_is_served(proxy: Proxy) -> None:
+    """A request for embeddings cannot become one to generate."""
+    reply = await proxy.ask("POST", "/v1/embeddings", data=b'{"model":"a","input":"x"}')
+    assert (reply.status, reply.code) == (404, "model_not_found")
     assert "AnthropicMessages" in reply.json()["error"]["message"]
 
 

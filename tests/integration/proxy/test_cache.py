@@ -193,7 +193,7 @@ NOT_KEPT = {
 @pytest.mark.parametrize("case", NOT_KEPT)
 async def test_only_complete_answers_are_kept(start_proxy: StartProxy, serve: Serve, store_url: str, case: str) -> None:
     upstream = await serve(NOT_KEPT[case])
-    proxy = await cached(start_proxy, store_url, upstream)
+    proxy = await cached(start_proxy, store_url, upstream, retry={"maxAttempts": 1})
     for _ in range(2):
         await proxy.chat(temperature=0)
     await proxy.sidecar._pipeline.close()  # type: ignore[union-attr]

@@ -41,8 +41,12 @@ def closed_port() -> int:
 
 
 async def two(start_proxy: StartProxy, first: str, second: str, **spec: Any) -> Proxy:
+    """Each is asked once: retries at the same place are the subject of `test_retries.py`."""
+    once = {"maxAttempts": 1}
     return await start_proxy(
-        document(provider("first", first, priority=0, **spec), provider("second", second, priority=1))
+        document(
+            provider("first", first, priority=0, retry=once, **spec), provider("second", second, priority=1, retry=once)
+        )
     )
 
 
@@ -56,7 +60,7 @@ PLAIN_FAILURES: dict[str, tuple[Answer, str]] = {
     "overloaded": (error(529), "overloaded"),
     "gateway-timeout": (error(504), "timeout"),
     "wrong-key": (error(401, f"bad key {KEY}"), "authentication"),
-    "unpaid": (error(402), "authentication"),
+    "unpaid": (error(402), "quota_exhausted"),
     "forbidden": (error(403), "authentication"),
     "redirect": (REDIRECT, "redirected"),
     "html": (HTML, "garbled_answer"),

@@ -9,6 +9,7 @@ import openai
 import pytest
 from google import genai
 
+from llm_sidecar.contract.config import ConfigDocument, TeamEntry
 from tests.integration.proxy.conftest import StartProxy
 from tests.integration.proxy.harness import TOKEN, Proxy, Upstream, document, provider
 
@@ -40,16 +41,18 @@ async def proxy(start_proxy: StartProxy, upstream: Upstream) -> Proxy:
 
 
 async def test_each_sdk_lists_what_its_team_may_ask_for(proxy: Proxy, upstream: Upstream) -> None:
+    """Whoever serves it: a request in another language is translated."""
+    every = ["claude", "gemini", "gpt", "small"]
     async with openai.AsyncOpenAI(base_url=f"{proxy.base_url}/v1", api_key=TOKEN) as one:
-        assert [model.id async for model in one.models.list()] == ["gpt", "small"]
+        assert [model.id async for model in one.models.list()] == every
         assert (await one.models.retrieve("small")).id == "small"
     async with anthropic.AsyncAnthropic(base_url=proxy.base_url, api_key=TOKEN) as two:
-        assert [model.id async for model in two.models.list()] == ["claude", "small"]
+        assert [model.id async for model in two.models.list()] == every
         assert (await two.models.retrieve("claude")).id == "claude"
     client = genai.Client(api_key=TOKEN, http_options=genai.types.HttpOptions(base_url=proxy.base_url))
     try:
         pager = await client.aio.models.list()
-        assert [model.name async for model in pager] == ["models/gemini"]
+        assert [model.name async for model in pager] == [f"models/{name}" for name in every]
         assert (await client.aio.models.get(model="gemini")).name == "models/gemini"
     finally:
         await client.aio.aclose()
@@ -78,6 +81,15 @@ async def test_a_model_that_the_team_may_not_use_is_a_403(proxy: Proxy, upstream
     assert (reply.status, reply.code) == (403, "model_not_allowed")
     assert "payments/payments" in reply.json()["error"]["message"]
     assert not upstream.seen
+
+
+async def test_a_team_that_does_not_admit_the_pod_gives_it_nothing(start_proxy: StartProxy) -> None:
+    """What the operator publishes when a claim is revoked: the team's name, and neither providers nor keys."""
+    team = TeamEntry(namespace="payments", name="payments", allowed=False)
+    proxy = await start_proxy(ConfigDocument(team=team))
+    for reply in (await proxy.chat(), await proxy.ask("GET", "/v1/models"), await proxy.ask("POST", "/v1/files")):
+        assert (reply.status, reply.code) == (403, "team_not_allowed")
+        assert "payments/payments" in reply.json()["error"]["message"]
 
 
 async def test_what_clients_type_becomes_no_label(proxy: Proxy) -> None:

@@ -210,11 +210,21 @@ async def test_an_error_event_of_the_provider_is_not_doubled(start_proxy: StartP
     assert (await proxy.audit_line(reply.request_id))["interrupted"] is True
 
 
-async def test_a_frame_that_is_no_json_passes_as_it_is(start_proxy: StartProxy, serve: Serve) -> None:
-    frames = (*CHAT_CONTENT, b"data: {broken\n\n", *CHAT_STREAM[3:])
-    proxy = await one(start_proxy, await serve(streaming(*frames)))
+async def test_a_frame_that_is_no_json_ends_the_stream_with_an_error_event(
+    start_proxy: StartProxy, serve: Serve
+) -> None:
+    """What came before it is relayed; nobody can say what the rest would have meant."""
+    broken = b"".join((CHAT_CONTENT[2], b"data: {broken\n\n", *CHAT_STREAM[3:]))
+    upstream = await serve(streaming(*CHAT_CONTENT[:2], broken, pause_before_last=0.05, hold=asyncio.Event()))
+    proxy = await one(start_proxy, upstream)
     reply = await proxy.chat(stream=True, stream_options={"include_usage": True})
-    assert reply.body == b"".join(frames)
+    good = b"".join(CHAT_CONTENT)
+    assert reply.body.startswith(good)
+    told = reply.body.removeprefix(good)
+    assert orjson.loads(told.removeprefix(b"data: "))["error"]["code"] == "stream_interrupted"
+    line = await proxy.audit_line(reply.request_id)
+    assert (line["interrupted"], line["usage_source"]) == (True, "partial")
+    await asyncio.wait_for(upstream.gone.wait(), 1)
 
 
 async def test_a_gemini_array_that_is_cut_stays_valid_json_and_tells_the_error(

@@ -58,8 +58,8 @@ def test_a_cut_entry_is_a_miss_wherever_it_is_cut() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b'"version":1', b'"version":2'),
-        (b'"version":1', b'"version":null'),
+        (b'"version":2', b'"version":3'),
+        (b'"version":2', b'"version":null'),
         (b'"usage":{', b'"usage":{"new_kind":1,'),
         (b'"stored_at":1000.5', b'"stored_at":"x"'),
         (b'"stored_at"', b'"at"'),

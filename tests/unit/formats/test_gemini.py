@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llm_sidecar.contract.names import API
-from llm_sidecar.formats.base import FrameTooLarge, MalformedRequest, StreamError, Usage
+from llm_sidecar.formats.base import FrameTooLarge, FrameUnreadable, MalformedRequest, StreamError, Usage
 from llm_sidecar.formats.json_body import apply_splices
 from llm_sidecar.formats.registry import FORMATS
 from tests.unit.formats.streams import (
@@ -221,6 +221,19 @@ def test_something_that_is_no_array_is_relayed_and_never_committed() -> None:
         assert play(observer, [answer[:3], answer[3:]]) == answer
         assert not observer.committed
         assert not observer.ended
+
+
+@pytest.mark.parametrize("broken", [b'{"broken": ', b'{"broken": }', b"[1]"], ids=["unclosed", "closed", "no object"])
+@pytest.mark.parametrize("first", [b"", json.dumps(FIRST).encode() + b",\r\n"], ids=["first", "second"])
+def test_an_array_with_a_malformed_element_is_closed_by_an_error_instead_of_it(first: bytes, broken: bytes) -> None:
+    observer = observer_of(GEMINI_ARRAY)
+    with pytest.raises(FrameUnreadable) as raised:
+        play(observer, [b"[" + first + broken + b",\r\n" + json.dumps(LAST).encode() + b"]\n"])
+    observer.finish()
+    document = json.loads(raised.value.readable + observer.error_tail(502, "stream_interrupted", "it broke"))
+
+    assert [*document[-1]] == ["error"]
+    assert document[:-1] == ([FIRST] if first else [])
 
 
 def test_an_array_with_a_too_large_element_can_still_be_closed() -> None:

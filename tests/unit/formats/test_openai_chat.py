@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_sidecar.contract.names import API
-from llm_sidecar.formats.base import MalformedRequest, StreamError, Usage
+from llm_sidecar.formats.base import FrameUnreadable, MalformedRequest, StreamError, Usage
 from llm_sidecar.formats.json_body import apply_splices
 from llm_sidecar.formats.registry import FORMATS
 from tests.unit.formats.streams import (
@@ -295,12 +295,14 @@ def test_an_error_in_a_stream_has_a_status_and_commits_nothing(error: object, ex
     assert not observer.ended
 
 
-def test_a_malformed_frame_passes_and_breaks_nothing() -> None:
-    stream = events(OPENING, TEXT) + b'data: {oops _tokens"\n\n: comment\n\n' + events(STOP, "[DONE]")
+def test_a_malformed_frame_is_told_with_what_could_be_read_before_it() -> None:
+    good = events(OPENING, TEXT) + b": comment\n\n"
     observer = observer_of(CHAT)
 
-    assert play(observer, [stream]) == stream
-    assert observer.ended
+    with pytest.raises(FrameUnreadable) as caught:
+        observer.feed(good + b'data: {oops _tokens"\n\n' + events(STOP, "[DONE]"))
+    assert caught.value.readable == good
+    assert not observer.ended
 
 
 def test_the_size_of_the_content_is_known_without_usage() -> None:

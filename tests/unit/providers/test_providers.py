@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llm_sidecar.formats.told_error import ToldError
 from llm_sidecar.providers import base, factory
 from llm_sidecar.providers.anthropic import AnthropicProvider
 from llm_sidecar.providers.base import (
@@ -157,32 +158,9 @@ async def test_a_provider_that_cannot_be_asked_says_nothing_about_the_key() -> N
     assert "refused" in check.reason
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        (200, None),
-        (201, None),
-        (302, FailureReason.REDIRECTED),
-        (400, None),
-        (401, FailureReason.AUTHENTICATION),
-        (402, FailureReason.AUTHENTICATION),
-        (403, FailureReason.AUTHENTICATION),
-        (404, None),
-        (408, FailureReason.TIMEOUT),
-        (409, None),
-        (413, None),
-        (422, None),
-        (429, FailureReason.RATE_LIMITED),
-        (500, FailureReason.SERVER),
-        (502, FailureReason.SERVER),
-        (503, FailureReason.OVERLOADED),
-        (504, FailureReason.TIMEOUT),
-        (529, FailureReason.OVERLOADED),
-        (599, FailureReason.SERVER),
-    ],
-)
-def test_which_answers_another_provider_may_mend(status: int, reason: FailureReason | None) -> None:
-    assert made(OpenAIProvider, Answering()).failure(status, b"{}") is reason
+def test_an_error_means_what_its_language_says_unless_a_provider_knows_better() -> None:
+    for kind in FailureReason:
+        assert made(OpenAIProvider, Answering()).failure_kind(ToldError(500, kind)) is kind
 
 
 async def test_a_request_goes_to_the_base_url_with_our_headers_in_place_of_the_applications() -> None:

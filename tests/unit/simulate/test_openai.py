@@ -55,6 +55,11 @@ RESPONSES: dict[str, dict[str, Any]] = {
     "parallel-tools": {"input": "In parallel, please.", "tools": RESPONSES_TOOLS, "tool_choice": "required"},
     "schema": {"input": "A city", "text": {"format": {"type": "json_object"}}},
     "reasoning": {"input": "Think", "reasoning": {"effort": "high"}},
+    "shown-reasoning": {
+        "input": "Think",
+        "reasoning": {"effort": "high", "summary": "auto"},
+        "include": ["reasoning.encrypted_content"],
+    },
     "cut-short": {"input": "Hello!", "max_output_tokens": 3},
 }
 

@@ -1,0 +1,67 @@
+"""A whole answer, as all languages can say it. `extra`: see `conversation.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llm_sidecar.contract.names import API
+from llm_sidecar.formats.base import Usage
+from llm_sidecar.translation.parts import NOTHING, Document, Part
+
+
+class Finish(StrEnum):
+    """Why the model stopped."""
+
+    STOP = "stop"
+    STOP_SEQUENCE = "stop_sequence"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    SAFETY = "safety"
+    """Filtered, blocked, recitation: the provider's decision."""
+    REFUSAL = "refusal"
+    """The model's own decision."""
+    PAUSE = "pause"
+    """A long turn was interrupted and may be continued (Anthropic's `pause_turn`)."""
+    CONTEXT_WINDOW = "context_window"
+    MALFORMED_CALL = "malformed_call"
+    """The model wrote a tool call that cannot be read (Gemini)."""
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldUsage:
+    """Token usage: the disjoint buckets that everything counts by, and what its API told beyond them."""
+
+    buckets: Usage
+    extra: Document = NOTHING
+    """The usage object as it came, for its own API's encoder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of the answers that were asked for; nearly always the only one."""
+
+    index: int = 0
+    parts: tuple[Part, ...] = ()
+    finish: Finish | None = None
+    stop_sequence: str | None = None
+    """The one that was met, where its API tells it."""
+    logprobs: Document | None = None
+    """In its own API's form."""
+    extra: Document = NOTHING
+    """Holds the API's own word for `finish` where several words mean the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer."""
+
+    api: API
+    id: str
+    model: str
+    choices: tuple[Choice, ...]
+    created_seconds: int | None = None
+    """Unix time."""
+    usage: ToldUsage | None = None
+    extra: Document = NOTHING

@@ -1,0 +1,32 @@
+"""What a translation leaves out, told; and what it must not leave out, refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+class Untranslatable(Exception):
+    """The other language cannot say something without which the answer would be another one.
+
+    The message names it, for the application's author, and quotes nothing of its content.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class Undecodable(ValueError):
+    """Not a document of this language. The message names the field and quotes nothing of its content."""
+
+
+@dataclass(slots=True)
+class Losses:
+    """Collects the names of what was dropped because it is harmless, each once, in order."""
+
+    names: list[str] = field(default_factory=list)
+
+    def drop(self, name: str) -> None:
+        """`name` as the application spelled it, such as `logprobs` or `messages.name`."""
+        if name not in self.names:
+            self.names.append(name)

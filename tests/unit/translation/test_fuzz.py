@@ -83,6 +83,25 @@ def _encode_embedding(other: API, request: Any) -> None:
         return
 
 
+_ODD_SCHEMA: Final = {"type": "object", "properties": {}, "required": [[]], "additionalProperties": False}
+_ODD_CITATIONS: Final = {"role": "assistant", "content": "Hi", "annotations": [None]}
+
+
+def test_oddities_that_were_once_met_stay_harmless() -> None:
+    _try_request(
+        API.ANTHROPIC_MESSAGES,
+        {
+            "model": "m",
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": "Hi"}],
+            "output_config": {"format": {"type": "json_schema", "schema": _ODD_SCHEMA}},
+        },
+    )
+    _try_answer(API.OPENAI_CHAT, {"id": "c", "model": "m", "choices": [{"index": 0, "message": _ODD_CITATIONS}]})
+    odd_block = {"type": "text", "text": "Hi", "citations": [None]}
+    _try_answer(API.ANTHROPIC_MESSAGES, {"id": "m", "type": "message", "model": "m", "content": [odd_block]})
+
+
 @pytest.mark.needs("recordings")
 @each_language
 @quickly

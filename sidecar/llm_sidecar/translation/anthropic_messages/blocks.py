@@ -96,6 +96,8 @@ def _read_text(block: Mapping[str, Any], where: str) -> Text:
     fields, marker = fields_of(block, where)
     text = needed(fields.text("text"), f"{where}.text")
     citations = fields.array("citations")
+    if not all(isinstance(each, dict) for each in citations or ()):
+        raise Undecodable(f"{where}.citations must be objects")
     extra = fields.rest if citations != [] else {**fields.rest, CITATIONS: []}
     return Text(text=text, marker=marker, citations=tuple(citations or ()), extra=extra)
 

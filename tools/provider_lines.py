@@ -24,9 +24,22 @@ LANGUAGES = {
         "formats/openai_embeddings.py",
         "formats/openai_errors.py",
         "formats/openai_usage.py",
+        "translation/openai_chat/**/*.py",
+        "translation/openai_responses/**/*.py",
+        "translation/openai_embeddings.py",
     ),
-    "Anthropic's": ("formats/anthropic_messages.py",),
-    "Gemini's": ("formats/gemini.py", "formats/json_array.py"),
+    "Anthropic's": (
+        "formats/anthropic_messages.py",
+        "formats/anthropic_errors.py",
+        "translation/anthropic_messages/**/*.py",
+    ),
+    "Gemini's": (
+        "formats/gemini.py",
+        "formats/gemini_errors.py",
+        "formats/json_array.py",
+        "translation/gemini/**/*.py",
+        "translation/gemini_embeddings.py",
+    ),
 }
 NOT_COUNTED = {
     "commands and start": ("__main__.py", "commands/**/*.py", "app.py", "reload.py", "health.py", "admin.py"),
@@ -63,7 +76,10 @@ def count() -> Lines:
     """Count them."""
     return Lines(
         providers={name: code_lines(PACKAGE / name) for name in PROVIDERS},
-        languages={name: sum(code_lines(PACKAGE / file) for file in files) for name, files in LANGUAGES.items()},
+        languages={
+            name: sum(code_lines(path) for pattern in files for path in _found(pattern))
+            for name, files in LANGUAGES.items()
+        },
         shared=sum(code_lines(path) for path in _shared_files()),
     )
 
@@ -104,7 +120,7 @@ def _docstring_lines(tree: ast.Module) -> set[int]:
 def table(lines: Lines) -> str:
     """The figures, and what they count."""
     rows = [(f"only for one provider: {name}", number) for name, number in lines.providers.items()]
-    rows += [(f"for all who speak {name} language: formats/", number) for name, number in lines.languages.items()]
+    rows += [(f"for all who speak {name} language: formats/, translation/", number) for name, number in lines.languages.items()]
     rows.append(("for every provider: the way of a request", lines.shared))
     width = max(len(name) for name, _ in rows)
     return "\n".join(

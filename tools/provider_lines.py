@@ -120,7 +120,10 @@ def _docstring_lines(tree: ast.Module) -> set[int]:
 def table(lines: Lines) -> str:
     """The figures, and what they count."""
     rows = [(f"only for one provider: {name}", number) for name, number in lines.providers.items()]
-    rows += [(f"for all who speak {name} language: formats/, translation/", number) for name, number in lines.languages.items()]
+    rows += [
+        (f"for all who speak {name} language: formats/, translation/", number)
+        for name, number in lines.languages.items()
+    ]
     rows.append(("for every provider: the way of a request", lines.shared))
     width = max(len(name) for name, _ in rows)
     return "\n".join(

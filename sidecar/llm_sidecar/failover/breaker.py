@@ -222,7 +222,7 @@ class CircuitBreakers:
             )
             self._breakers[provider, model] = found
             self._on_state(provider, model, found.state)
-        elif found.settings != settings:
+        elif found.settings is not settings and found.settings != settings:
             found.configure(settings)
         return found
 

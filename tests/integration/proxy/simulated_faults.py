@@ -10,15 +10,16 @@ from tests.integration.proxy.simulated_traffic import CALLS, Asked
 PACE: Final = "chunk_interval_ms=20"
 """With it the first content has arrived, and gone on to the application, before a stream breaks."""
 
-OWN: Final = tuple(f"status={status}" for status in (400, 404, 413))
-"""Errors that the application must mend itself."""
-KEY_ERRORS: Final = tuple(f"status={status}" for status in (401, 402, 403))
+OWN: Final = {"status=400": "invalid_request", "status=404": "not_found", "status=413": "too_long"}
+"""Errors that the application must mend itself, and what they are called."""
+KEY_ERRORS: Final = {"status=401": "authentication", "status=402": "quota_exhausted", "status=403": "authentication"}
+"""About our key or account."""
 FAILURES: Final = {
     "status=408": "timeout",
     "status=429": "rate_limited",
     "status=429,retry_after_seconds=7": "rate_limited",
     "status=429,retry_after_seconds=none": "rate_limited",
-    "quota=exhausted": "rate_limited",
+    "quota=exhausted": "quota_exhausted",
     "status=500": "server",
     "status=502": "server",
     "status=503": "overloaded",
@@ -46,7 +47,8 @@ BROKEN_BODIES: Final = {
 }
 SILENCE: Final = ("stall_after=0", "latency_ms=30000")
 LATE_SILENCE: Final = f"stall_after=2,{PACE}"
-MALFORMED: Final = ("malformed_after=0", f"malformed_after=2,{PACE}")
+MALFORMED_EARLY: Final = "malformed_after=0"
+MALFORMED_LATE: Final = f"malformed_after=2,{PACE}"
 ODD: Final = (
     *("", "cached_tokens=5", "thinking_tokens=7", "chunks=5", "answer_bytes=300", "latency_ms=5"),
     *("first_token_ms=5", "oversized_frame_bytes=100000"),
@@ -64,7 +66,7 @@ ARRAY: Final = "generate-array"
 OBEYED: Final = (
     *((call, fault) for call in CALLS for fault in (*OWN, *KEY_ERRORS, *FAILURES, *ELSEWHERE, *GARBAGE, *ODD)),
     *((call, fault) for call in CALLS for fault in (*SPARSE, *UNREADABLE, "usage=none")),
-    *((call, fault) for call in CALLS for fault in (*EARLY, *LATE, *MALFORMED, "error_after=0")),
+    *((call, fault) for call in CALLS for fault in (*EARLY, *LATE, MALFORMED_EARLY, MALFORMED_LATE, "error_after=0")),
 )
 FAILED_OVER: Final = (
     *((call, fault) for call in CALLS for fault in (*KEY_ERRORS, *FAILURES, *ELSEWHERE, *GARBAGE)),

@@ -36,6 +36,7 @@ FAULT_HEADER: Final = "x-llm-simulate"
 
 Family = Literal["openai", "anthropic", "gemini"]
 Shape = Literal["plain", "events", "array"]
+FAMILIES: Final[Mapping[str, Family]] = {"OpenAI": "openai", "Anthropic": "anthropic", "Google": "gemini"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +212,7 @@ def _session(base_url: str, key: str) -> aiohttp.ClientSession:
 
 
 async def _ask(session: aiohttp.ClientSession, call: Call, model: str, fault: str) -> Reply:
-    path, body = call.request(model)
+    path, body = call.request(f"{model}-{call.family}")
     headers = {FAULT_HEADER: fault} if fault else {}
     async with session.post(path, data=body, headers=headers, allow_redirects=False) as answer:
         pieces: list[bytes] = []
@@ -277,12 +278,16 @@ def _manifests(base_url: str) -> str:
                 "type": kind,
                 "baseURL": base_url + prefix + ("/v1" if kind == "OpenAI" else ""),
                 "credentials": {"secretKeyRef": {"name": "keys", "key": key}},
-                "models": [{"name": model} for model in models],
+                # Of its own: others could serve it as well, by translation.
+                "models": [{"name": f"{model}-{family}"} for model in models],
+                # One attempt each, whatever came before: here it matters what one fault leads to.
+                "retry": {"maxAttempts": 1},
+                "circuitBreaker": {"failureThreshold": 1000},
                 "cache": {"ttlSeconds": {"generation": 0, "embeddings": 0, "tokenCount": 0}},
                 "priority": 100,
                 **spec,
             },
         }
-        for (name, models, key, prefix, spec), kind in itertools.product(places, ("OpenAI", "Anthropic", "Google"))
+        for (name, models, key, prefix, spec), (kind, family) in itertools.product(places, FAMILIES.items())
     ]
     return "\n---\n".join(map(json.dumps, documents))

@@ -24,14 +24,14 @@ from tests.integration.proxy.simulated_faults import (
     DIRECT,
     EARLY,
     ELSEWHERE,
-    EVENTS,
     FAILED_OVER,
     FAILURES,
     GARBAGE,
     KEY_ERRORS,
     LATE,
     LATE_SILENCE,
-    MALFORMED,
+    MALFORMED_EARLY,
+    MALFORMED_LATE,
     ODD,
     OWN,
     PLAIN,
@@ -104,7 +104,7 @@ def test_an_error_of_the_applications_own_arrives_word_for_word(traffic: Traffic
     """A fault that the simulator cannot read is one, too."""
     told = _is_relayed(traffic, call, fault)
 
-    assert told.outcomes == ["answered"]
+    assert told.outcomes == [OWN.get(fault, "invalid_request")]
     assert told.reply.status == (400 if fault in UNREADABLE else int(fault.removeprefix("status=")))
 
 
@@ -140,7 +140,7 @@ def test_a_refused_key_is_not_the_applications_and_says_nothing_of_it(traffic: T
     """Without a fault, it is a provider whose key in its Secret is wrong."""
     told = traffic.told["obedient" if fault else "locked", call, fault]
 
-    _is_refused(told, call, "authentication", retry=False)
+    _is_refused(told, call, KEY_ERRORS.get(fault, "authentication"), retry=False)
     assert told.charge == (None, 0)
 
 
@@ -226,32 +226,27 @@ def test_a_stream_that_breaks_in_its_content_ends_with_its_apis_error(traffic: T
         assert reason_of(CALLS[call], error) == "stream_interrupted"
     source, tokens = told.charge
     assert source == "partial"
-    assert tokens >= (traffic.direct[call, fault].tokens if fault in LATE else 1)
+    # What came over is counted by its size, four bytes a token: a word that is cut in two may be lost.
+    assert tokens + 1 >= (traffic.direct[call, fault].tokens if fault in LATE else 1)
 
 
-@pytest.mark.parametrize("call", EVENTS)
-@pytest.mark.parametrize("fault", MALFORMED)
-def test_a_malformed_event_is_passed_on_and_the_stream_is_counted_to_its_end(
-    traffic: Traffic, call: str, fault: str
-) -> None:
-    told = traffic.told["obedient", call, fault]
+@every_stream
+def test_a_malformed_frame_before_the_content_is_a_plain_error(traffic: Traffic, call: str) -> None:
+    told = traffic.told["obedient", call, MALFORMED_EARLY]
+
+    _is_refused(told, call, "garbled_answer", retry=True)
+    _may_have_cost(told, call)
+
+
+@every_stream
+def test_a_malformed_frame_in_the_content_ends_the_stream_with_its_apis_error(traffic: Traffic, call: str) -> None:
+    told = traffic.told["obedient", call, MALFORMED_LATE]
 
     assert told.reply.status == 200
-    assert b'data: {"broken": \n' in told.reply.body
-    assert told.charge == ("measured", traffic.direct[call, ""].tokens)
-    assert "interrupted" not in told.line
-
-
-def test_a_malformed_element_ends_an_array(traffic: Traffic) -> None:
-    """Behind it, nobody can tell where the next element begins."""
-    early, late = (traffic.told["obedient", ARRAY, fault] for fault in MALFORMED)
-
-    _is_refused(early, ARRAY, "interrupted", retry=True)
-    assert late.line["interrupted"] is True
-    assert late.charge[0] == "partial"
-    with pytest.raises(orjson.JSONDecodeError):
-        late.reply.json()
-    assert b"stream_interrupted" in late.reply.body
+    assert b'{"broken"' not in told.reply.body
+    assert reason_of(CALLS[call], last_error(CALLS[call], told.reply)) == "stream_interrupted"
+    assert told.line["interrupted"] is True
+    assert told.charge[0] == "partial"
 
 
 @every_call
@@ -329,7 +324,9 @@ def test_an_answer_without_usage_is_charged_by_its_size(traffic: Traffic, call: 
 def test_what_is_booked_is_what_the_log_says(traffic: Traffic) -> None:
     """A call that nobody took is no call; the application's own errors are."""
     counted = [
-        told for told in traffic.told.values() if told.line["usage_source"] or told.outcomes[-1:] == ["answered"]
+        told
+        for told in traffic.told.values()
+        if told.line["usage_source"] or told.outcomes[-1] in {"answered", *OWN.values()}
     ]
 
     assert traffic.booked == {

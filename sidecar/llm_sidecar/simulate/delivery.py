@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -89,8 +88,10 @@ async def send_stream(exchange: Exchange, reply: StreamReply) -> web.StreamRespo
     content_type = "application/json; charset=UTF-8" if reply.is_array else "text/event-stream; charset=utf-8"
     response = web.StreamResponse(headers={**exchange.headers, "content-type": content_type})
     await response.prepare(exchange.request)
-    with suppress(ConnectionResetError):  # the client went away, as the ledger tells
+    try:
         await _Stream(exchange, reply, response).run()
+    except ConnectionResetError:  # nothing to complain about: a client may have enough
+        exchange.entry.outcome = Outcome.CLIENT_GONE
     return response
 
 

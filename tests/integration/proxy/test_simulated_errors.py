@@ -10,7 +10,6 @@ import random
 import re
 from collections import Counter
 
-import orjson
 import pytest
 
 from llm_sidecar.simulate.faults import STATUSES

@@ -28,6 +28,11 @@ MODELS: Final[Mapping[API, str]] = {
     API.GEMINI: "gemini-3-flash-preview",
 }
 """By the language of the one provider that has it."""
+EMBEDDERS: Final[Mapping[API, str]] = {
+    API.OPENAI_EMBEDDINGS: "text-embedding-3-small",
+    API.GEMINI: "gemini-embedding-001",
+}
+"""The same for embeddings."""
 FAULTS: Final[Mapping[str, str]] = {
     "rate-limited": "status=429,retry_after_seconds=none",
     "bad-request": "status=400",
@@ -147,6 +152,8 @@ async def _listen(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _providers(simulator_url: str) -> Iterator[dict[str, Any]]:
+    for api, model in EMBEDDERS.items():
+        yield _provider(f"embeds-{api.lower()}", api, simulator_url, model)
     for api, model in MODELS.items():
         yield _provider(api.lower(), api, simulator_url, model)
         for fault, specification in FAULTS.items():

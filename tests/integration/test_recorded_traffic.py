@@ -108,23 +108,37 @@ def played_without_asking(
 
 
 async def _play(exchanges: list[Exchange], store_url: str, folder: Path) -> list[Played]:
+    """Each API through a sidecar that has its provider alone: others would answer what it refuses, by translation."""
     async with replaying(exchanges) as replay:
-        manifests = folder / "manifests.yaml"
-        manifests.write_text(
-            MANIFESTS.format(base_url=replay.base_url, keys=UPSTREAM_KEYS, rest=EVERYTHING_AND_NO_CACHE)
-        )
-        with running_sidecar(manifests, arguments=("--redis", store_url)) as sidecar:
-            turns = asyncio.Semaphore(CONCURRENT_REQUESTS)
-            async with aiohttp.ClientSession(auto_decompress=False) as session:
+        manifests = MANIFESTS.format(base_url=replay.base_url, keys=UPSTREAM_KEYS, rest=EVERYTHING_AND_NO_CACHE)
+        done: list[Played] = []
+        for api in sorted({exchange.api for exchange in exchanges}):
+            own = folder / f"{api}.yaml"
+            own.write_text("---\n".join(each for each in manifests.split("---\n") if _concerns(each, api)))
+            of_this_api = [exchange for exchange in exchanges if exchange.api == api]
+            done += await _play_through(own, of_this_api, store_url, replay.received)
+        return done
 
-                async def play(exchange: Exchange) -> Played:
-                    async with turns:
-                        return await _play_one(session, sidecar, exchange, replay.received)
 
-                answered = await asyncio.gather(*map(play, exchanges))
-        # The sidecar has ended, and an ended sidecar has written every line.
-        lines = [json.loads(line) for line in sidecar.stdout.all() if line.startswith("{")]
-        audit = {line["request_id"]: line for line in lines if "request_id" in line}
+def _concerns(manifest: str, api: str) -> bool:
+    return "kind: LLMProvider" not in manifest or f"metadata: {{name: {api}}}" in manifest
+
+
+async def _play_through(
+    manifests: Path, exchanges: list[Exchange], store_url: str, received: dict[str, list[Received]]
+) -> list[Played]:
+    with running_sidecar(manifests, arguments=("--redis", store_url)) as sidecar:
+        turns = asyncio.Semaphore(CONCURRENT_REQUESTS)
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+
+            async def play(exchange: Exchange) -> Played:
+                async with turns:
+                    return await _play_one(session, sidecar, exchange, received)
+
+            answered = await asyncio.gather(*map(play, exchanges))
+    # The sidecar has ended, and an ended sidecar has written every line.
+    lines = [json.loads(line) for line in sidecar.stdout.all() if line.startswith("{")]
+    audit = {line["request_id"]: line for line in lines if "request_id" in line}
     return [replace(one, audit=audit.get(_request_id(one), {})) for one in answered]
 
 

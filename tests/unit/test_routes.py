@@ -70,6 +70,14 @@ def test_a_provider_of_another_language_is_asked_in_its_own() -> None:
     ]
 
 
+def test_among_equals_those_who_know_the_language_come_first() -> None:
+    """A `*`, or an alias, on providers of several kinds: each SDK is answered by its own, and by another at need."""
+    routes = Routes([configured("p", "*"), configured("q", "*"), configured("a", "*", kind=AnthropicProvider)])
+    for _ in range(50):
+        assert names(routes, "m", API.ANTHROPIC_MESSAGES)[0] == ("a", "m")
+        assert names(routes, "m")[2] == ("a", "m")
+
+
 def test_embeddings_go_only_to_who_embeds_and_counts_only_to_who_speaks_the_language() -> None:
     routes = Routes([configured("p", "m"), configured("a", "m", kind=AnthropicProvider)])
     embedding = routes.candidates(API.GEMINI, "m", request_type=RequestType.EMBEDDINGS)

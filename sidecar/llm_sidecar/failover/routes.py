@@ -9,7 +9,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import chain, groupby
 from typing import Final, Protocol
 
 from llm_sidecar.contract.names import API, RequestType
@@ -106,10 +106,8 @@ class _Way:
     by_alias: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    candidates: tuple[Candidate, ...]
-    has_equals: bool
+Group = tuple[Candidate, ...]
+"""Equals, among which weight or price decides."""
 
 
 class Routes:
@@ -127,7 +125,7 @@ class Routes:
         for configured in self._providers:
             for model in configured.models:
                 self._add(configured, model)
-        self._plans: dict[tuple[API, RequestType, str], _Plan] = {}
+        self._plans: dict[tuple[API, RequestType, str], tuple[Group, ...]] = {}
 
     def _add(self, configured: ConfiguredProvider, model: Model) -> None:
         if model.name.endswith("*"):
@@ -147,16 +145,21 @@ class Routes:
         `request` is what prices are compared for; without it, weights decide.
         """
         key = (api, request_type, model)
-        plan = self._plans.get(key)
-        if plan is None:
-            found = self._find(api, request_type, model)
-            plan = _Plan(found, any(_rank(one) == _rank(other) for one, other in pairwise(found)))
+        groups = self._plans.get(key)
+        if groups is None:
+            groups = self._find(api, request_type, model)
             if len(self._plans) < KNOWN_PLANS:
-                self._plans[key] = plan
-        return self._among_equals(plan.candidates, request) if plan.has_equals else plan.candidates
+                self._plans[key] = groups
+        if len(groups) == 1 and len(groups[0]) == 1:
+            return groups[0]
+        return tuple(chain.from_iterable(self._ordered(group, request) for group in groups))
 
-    def _find(self, api: API, request_type: RequestType, model: str) -> tuple[Candidate, ...]:
-        """Those that serve it and then those that stand in, each by priority; a provider stands in each part once."""
+    def _find(self, api: API, request_type: RequestType, model: str) -> tuple[Group, ...]:
+        """Those that serve it and then those that stand in, each by priority; a provider stands in each part once.
+
+        Of equal priority, those that know the request's own language come first: what need not be translated passes as
+        it came. Where the price decides, language does not.
+        """
         serving = self._distinct(self._serving(model), api, request_type, stands_in=False)
         names = {model, *(one.model.name for one in serving)}
         ways = [way for name in sorted(names) for way in self._stand_ins.get(name, ())]
@@ -166,7 +169,12 @@ class Routes:
             for one in self._distinct(ways, api, request_type, stands_in=True)
             if (id(one.configured), one.model.name) not in taken
         ]
-        return tuple(sorted((*serving, *standing_in), key=_rank))
+
+        def rank(one: Candidate) -> tuple[bool, int, bool]:
+            return one.stands_in, one.configured.priority, one.api is not api and not self._cheapest_first
+
+        found = sorted((*serving, *standing_in), key=rank)
+        return tuple(tuple(group) for _, group in groupby(found, key=rank))
 
     def _serving(self, model: str) -> list[_Way]:
         """An exact name goes before an alias, both before a pattern, the longest pattern first."""
@@ -188,16 +196,15 @@ class Routes:
                 found.setdefault(id(way.configured), candidate)
         return tuple(found.values())
 
-    def _among_equals(self, found: tuple[Candidate, ...], request: Size | None) -> tuple[Candidate, ...]:
-        ordered: list[Candidate] = []
-        for _, group in groupby(found, key=_rank):
-            equals = self._drawn(list(group))
-            if self._cheapest_first and request is not None:
-                equals.sort(key=lambda one: cost_at_most(one.model, request))
-            ordered += equals
-        return tuple(ordered)
+    def _ordered(self, group: Group, request: Size | None) -> Sequence[Candidate]:
+        if len(group) == 1:
+            return group
+        equals = self._drawn(group)
+        if self._cheapest_first and request is not None:
+            equals.sort(key=lambda one: cost_at_most(one.model, request))
+        return equals
 
-    def _drawn(self, equals: list[Candidate]) -> list[Candidate]:
+    def _drawn(self, equals: Group) -> list[Candidate]:
         """A random order in which each one's chance to be first is its weight's share.
 
         Efraimidis and Spirakis: the largest u^(1/w) is first with probability w / Σw.
@@ -247,7 +254,3 @@ class Routes:
 def matches(text: str, pattern: str) -> bool:
     """True where `pattern`, whose last `*` stands for any ending, fits."""
     return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
-
-
-def _rank(candidate: Candidate) -> tuple[bool, int]:
-    return candidate.stands_in, candidate.configured.priority

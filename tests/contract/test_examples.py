@@ -43,7 +43,7 @@ def test_a_provider_example_can_be_run_with_the_example_quota(name: str) -> None
 
 def test_the_providers_of_the_setup_guide_stand_in_for_one_another_in_the_order_that_it_tells() -> None:
     environment = _EveryVariable()
-    manifests = load([EXAMPLES / "providers.yaml"], known_types=LLMProviderFactory.types(), environment=environment)
+    manifests = load([EXAMPLES / "several-providers" / "providers.yaml"], known_types=LLMProviderFactory.types(), environment=environment)
     runtime = compile_runtime(assemble(manifests, environment=environment), "digest", Transports())
 
     found = runtime.routes.candidates(API.OPENAI_CHAT, "small")

@@ -21,14 +21,16 @@ class _EveryVariable(dict[str, str]):
         return f"value-of-{key}"
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted([*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("several-providers/*.yaml")]), ids=lambda path: path.stem
+)
 def test_an_example_has_no_problems(path: Path) -> None:
     manifests = load([path], known_types=LLMProviderFactory.types(), environment=_EveryVariable())
 
     assert [str(problem) for problem in manifests.problems] == []
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "google", "openai-compatible", "providers"])
+@pytest.mark.parametrize("name", ["openai", "anthropic", "google", "openai-compatible", "several-providers/providers"])
 def test_a_provider_example_can_be_run_with_the_example_quota(name: str) -> None:
     paths = [EXAMPLES / f"{name}.yaml", EXAMPLES / "team-quota.yaml"]
     environment = _EveryVariable()
@@ -43,7 +45,8 @@ def test_a_provider_example_can_be_run_with_the_example_quota(name: str) -> None
 
 def test_the_providers_of_the_setup_guide_stand_in_for_one_another_in_the_order_that_it_tells() -> None:
     environment = _EveryVariable()
-    manifests = load([EXAMPLES / "several-providers" / "providers.yaml"], known_types=LLMProviderFactory.types(), environment=environment)
+    several = EXAMPLES / "several-providers" / "providers.yaml"
+    manifests = load([several], known_types=LLMProviderFactory.types(), environment=environment)
     runtime = compile_runtime(assemble(manifests, environment=environment), "digest", Transports())
 
     found = runtime.routes.candidates(API.OPENAI_CHAT, "small")

@@ -362,3 +362,59 @@ def test_the_crd_command_wants_one_folder_to_check_or_to_write(arguments: tuple[
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "--check" in done.stderr
+
+
+# --- explain
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--model", "small", "--team", "payments"], 0, ["openai", "anthropic", "google", "translated"]),
+        (["--model", "small", "--team", "payments", "--input-tokens", "900000"], 0, ["context window"]),
+        (["--model", "small", "--team", "payments", "--api", "Gemini", "--output-tokens", "10"], 0, ["google"]),
+        (["--model", "nobody-has-it", "--team", "payments"], 1, ["nobody-has-it"]),
+        (["--model", "small", "--team", "payments", "--embeddings", "--api", "OpenAIEmbeddings"], 0, ["openai"]),
+    ],
+)
+def test_explain_tells_who_would_be_asked(words: list[str], status: int, said: list[str]) -> None:
+    manifests = [ROOT / "examples" / "several-providers", ROOT / "examples" / "team-quota.yaml"]
+    done = _run(PROGRAM, "explain", "-f", *manifests, *words)
+
+    assert done.returncode == status, done.stderr
+    for word in said:
+        assert word in done.stdout + done.stderr
+
+
+def test_explain_gives_programs_the_same_as_json() -> None:
+    manifests = [ROOT / "examples" / "several-providers", ROOT / "examples" / "team-quota.yaml"]
+    done = _run(PROGRAM, "explain", "-f", *manifests, "--model", "small", "--output", "json")
+
+    told = json.loads(done.stdout)
+    assert told["team"] == "payments/payments"
+    assert {way["provider"] for way in told["candidates"]} >= {"openai", "anthropic", "google"}
+
+
+def test_explain_of_unusable_manifests_says_what_is_wrong(tmp_path: Path) -> None:
+    path = _written(tmp_path, GOOD.replace("models: [", "modles: ["))
+    done = _run(PROGRAM, "explain", "-f", path, "--model", "gpt-5")
+
+    assert done.returncode == 2
+    assert "modles" in done.stderr
+
+
+# --- what a cluster refuses
+
+
+REFUSED: Final = sorted((ROOT / "tests" / "contract" / "manifests" / "refused").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_check_refuses_every_manifest_that_the_cluster_refuses(output: str) -> None:
+    """In one run: each file is named with what is wrong in it."""
+    done = _run(PROGRAM, "check", "-f", *REFUSED, "--output", output)
+
+    assert done.returncode == 1
+    told = done.stdout if output == "json" else done.stderr
+    for path in REFUSED:
+        assert path.name in told

@@ -303,8 +303,9 @@ class Proxy:
         return found[0]
 
     def audit_lines(self) -> list[dict[str, Any]]:
-        """All lines so far."""
-        return [json.loads(line) for line in self.audit_path.read_text().splitlines()]
+        """All whole lines so far."""
+        whole, _, _ = self.audit_path.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     async def last_audit_line(self, count: int = 1) -> dict[str, Any]:
         """The last of at least `count` lines."""

@@ -211,3 +211,21 @@ async def test_a_lost_reservation_of_a_hung_up_request_is_settled(
     await until(lambda: "tokens|held" not in booked(store_url))
     line = await proxy.last_audit_line()
     assert booked(store_url) == {"calls|used": 1, "tokens|used": line["charged_tokens"]}
+
+
+async def test_limits_of_every_window_are_reserved_and_settled_together(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    """In a time zone of the team's own: each has its counter, and the tightest is told."""
+    limits = [
+        {"name": per.lower(), "per": per, "requests": 100 - number}
+        for number, per in enumerate(("Minute", "Hour", "Day", "Week", "Month"))
+    ]
+    team = {"limits": limits, "timeZone": "Australia/Lord_Howe"}
+    proxy = await start_proxy(
+        document(provider("p", (await serve()).base_url), store_url=store_url, team=team),
+    )
+    reply = await proxy.chat()
+
+    assert reply.headers["x-llm-sidecar-quota-remaining"] == "month=95"
+    await until(lambda: booked(store_url) == {f"{limit['name']}|used": 1 for limit in limits})

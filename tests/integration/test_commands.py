@@ -418,3 +418,79 @@ def test_check_refuses_every_manifest_that_the_cluster_refuses(output: str) -> N
     told = done.stdout if output == "json" else done.stderr
     for path in REFUSED:
         assert path.name in told
+
+
+MISTAKES: Final = """\
+apiVersion: v1
+kind: Secret
+metadata: {name: many, labels: {llm-sidecar.io/credentials: "true"}}
+data: {half: "%%%", number: 7, good: a2V5}
+stringData: {spaced: "two words", bundle: "no certificate"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {labels: {a: b}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: odd, annotations: {llm-sidecar.io/from-env: "=,x"}}
+data: [a, list]
+---
+apiVersion: llm-sidecar.io/v1alpha1
+kind: LLMProvider
+metadata: {name: spaced}
+spec:
+  type: OpenAI
+  credentials: {secretKeyRef: {name: many, key: spaced}}
+  egress: {caBundleSecretRef: {name: many, key: bundle}, clientCertificateSecretRef: {name: many}}
+---
+apiVersion: llm-sidecar.io/v1alpha1
+kind: LLMProvider
+metadata: {name: lost}
+spec:
+  type: Opnai
+  credentials: {secretKeyRef: {name: nowhere, key: api-key}}
+  models: [{name: m}]
+---
+apiVersion: llm-sidecar.io/v1alpha1
+kind: LLMProviders
+metadata: {name: misspelt}
+---
+kind: LLMProvider
+metadata: {name: without-a-version}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: not-ours}
+---
+apiVersion: llm-sidecar.io/v1alpha1
+kind: TeamQuota
+metadata: {name: t}
+spec: {providers: [spacd]}
+"""
+
+
+def test_check_tells_every_mistake_of_a_file_at_once_and_no_secret(tmp_path: Path) -> None:
+    path = _written(tmp_path, MISTAKES)
+    done = _run(PROGRAM, "check", "-f", path)
+
+    assert done.returncode == 1
+    for said in (
+        "is not base64",
+        "must be text",
+        "metadata.name: required value",
+        "does not name environment variables",
+        "must be an object",
+        "cannot be sent in a header",
+        "is not PEM certificates",
+        "has no key tls.crt",
+        "no Secret nowhere of namespace default",
+        "did you mean OpenAI?",
+        "the provider has no model",
+        "did you mean LLMProvider?",
+        "apiVersion: required value",
+        "is not a kind that llm-sidecar reads",
+        "did you mean spaced?",
+    ):
+        assert said in done.stderr, said
+    assert "two words" not in done.stderr

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from llm_sidecar.errors import MalformedBody, NoProviderAvailable
+from llm_sidecar.errors import BRIEF_WAIT_MILLISECONDS, MalformedBody, NoProviderAvailable
 from llm_sidecar.failover.attempt import (
     MAX_FRAME_BYTES,
     AttemptFailed,
@@ -50,8 +50,6 @@ _LASTING: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED,
 """A key, an address or an account that is wrong now is still wrong in a second."""
 _HINT_HEADERS: Final = frozenset({"retry-after", "retry-after-ms"})
 RETRY_AFTER_MILLISECONDS: Final = 1000
-BRIEF_WAIT_MILLISECONDS: Final = 10_000
-"""Up to here, an SDK's own retry after `retry-after` is worth its while."""
 NO_ROOM: Final = "rate_limits_used_up"
 """Why a candidate was skipped: see `quota/provider_rate.py`."""
 USUAL_OUTPUT_TOKENS: Final = 1024
@@ -132,7 +130,15 @@ class _Visit:
 class Asking:
     """Asks for one request's answer."""
 
-    def __init__(self, exchange: Exchange, parsed: ParsedRequest, wire: Format, providers: Providers) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        parsed: ParsedRequest,
+        wire: Format,
+        providers: Providers,
+        moves_to: Callable[[Candidate], Awaitable[str | None]],
+    ) -> None:
+        self._moves_to = moves_to
         self._exchange = exchange
         self._record: RequestRecord = exchange.record
         self._parsed = parsed
@@ -205,6 +211,10 @@ class Asking:
             self._may_come_again(breaker.probe_in_seconds)
             return None
         self._retries(visit)
+        why_not = await self._reserved_for(candidate, permit)
+        if why_not is not None:
+            self._skip(candidate, why_not)
+            return None
         take: Take | None = None
         began = time.perf_counter()
         try:
@@ -232,6 +242,17 @@ class Asking:
             self._record.dropped = visit.prepared.translated.losses.names
         return Answered(candidate=candidate, answer=answer, permit=permit, take=take)
 
+    async def _reserved_for(self, candidate: Candidate, permit: Permit) -> str | None:
+        """See that the team's quota holds what this candidate may take. Returns why it must not be asked, or None."""
+        try:
+            why_not = await self._moves_to(candidate)
+        except BaseException:
+            permit.abandoned()
+            raise
+        if why_not is not None:
+            permit.abandoned()
+        return why_not
+
     def _failed(self, visit: _Visit, failed: AttemptFailed, began: float) -> Answered | Failure:
         """A failed attempt: final where the request itself is refused."""
         failure, candidate = failed.failure, visit.candidate
@@ -258,6 +279,7 @@ class Asking:
         record = self._record
         record.provider, record.model = candidate.name, candidate.model.name
         record.answered_by = (candidate.name, candidate.answering_model(self._parsed.model))
+        record.downgraded_from = self._parsed.model if candidate.steps_down else ""
 
     # --- one attempt
 

@@ -15,7 +15,6 @@ from llm_sidecar.cache.answers import CachedAnswer
 from llm_sidecar.cache.key import cache_digest
 from llm_sidecar.errors import MalformedBody, NoProviderAvailable
 from llm_sidecar.failover.attempt import LargeAnswer, OpenStream, PlainAnswer
-from llm_sidecar.failover.prices import cost_nano_usd
 from llm_sidecar.formats.base import Call, Format, MalformedRequest, ParsedRequest, Usage
 from llm_sidecar.formats.registry import FORMATS
 from llm_sidecar.formats.told_error import FailureKind
@@ -94,14 +93,20 @@ class Calls:
         hit = await _from_cache(exchange, parsed, entry)
         if hit is not None:
             return hit
-        spending = await Spending.begin(exchange.serving.quota, record, parsed, candidates[0].model)
+        spending, plan = await Spending.begin(
+            exchange.serving.quota,
+            record,
+            parsed,
+            candidates,
+            lambda: exchange.serving.runtime.cheaper(parsed, candidates[0]),
+        )
         try:
-            return await self._ask_providers(Asked(exchange, parsed, wire, spending, entry), candidates)
+            return await self._ask_providers(Asked(exchange, parsed, wire, spending, entry), plan)
         finally:
             spending.end()
 
     async def _ask_providers(self, asked: Asked, candidates: Sequence[Candidate]) -> web.StreamResponse:
-        asking = Asking(asked.exchange, asked.parsed, asked.wire, self._providers)
+        asking = Asking(asked.exchange, asked.parsed, asked.wire, self._providers, asked.spending.moves_to)
         try:
             answered = await asking.ask(candidates)
         except (NoProviderAvailable, MalformedBody):
@@ -145,7 +150,7 @@ class Calls:
             self._tell(permit, candidate, asked.record)
             opened.response.close()
             if isinstance(opened, OpenStream):
-                asked.record.cost_nano_usd = cost_nano_usd(candidate.model, opened.observer.usage)
+                asked.spending.stream_ended()
 
     def _tell(self, permit: Permit, candidate: Candidate, record: RequestRecord) -> None:
         """How an answer that had begun has ended."""
@@ -160,7 +165,6 @@ class Calls:
 
     def _relay_plain(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> web.Response:
         asked.spending.answered(answer.usage, answer_bytes=len(answer.body))
-        asked.record.cost_nano_usd = cost_nano_usd(candidate.model, answer.usage)
         self._keep(asked, candidate, answer)
         return _plain_reply(answer, asked.record)
 

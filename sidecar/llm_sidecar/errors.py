@@ -30,7 +30,10 @@ prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+BRIEF_WAIT_MILLISECONDS: Final = 10_000
+"""Up to here, an SDK's own retry after `retry-after` is worth its while."""
 
 
 class SidecarError(Exception):

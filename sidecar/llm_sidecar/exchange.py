@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llm_sidecar.cache.answers import AnswerCache
     from llm_sidecar.providers.base import Headers
     from llm_sidecar.quota.provider_rate import ProviderRates
-    from llm_sidecar.quota.reservation import Quota
+    from llm_sidecar.quota.team_quota import Quota
     from llm_sidecar.record import RequestRecord
     from llm_sidecar.runtime import Runtime
 

@@ -12,9 +12,11 @@ from llm_sidecar.errors import EndpointNotAllowed, NoProviderAvailable, RequestR
 from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.listing import FAMILY_APIS
 from llm_sidecar.providers.base import ProviderRequest, TransportError, failure_reason
+from llm_sidecar.quota.demand import Charge
+from llm_sidecar.quota.ledger import LedgerEntry
 from llm_sidecar.record import Attempt
 from llm_sidecar.relay import relay_pieces
-from llm_sidecar.spending import reserve
+from llm_sidecar.spending import reserve_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from llm_sidecar.providers.base import Headers, Provider, ProviderResponse
 
 
+NO_MODEL: Final = "-"
+"""Of a path that is passed on, nobody knows which model it is about."""
 NOT_MODIFIED: Final = 304
 ERROR_BYTES: Final = 64 * 1024
 """How much of an error is looked at before it is passed on: whether it is about our key stands at its beginning."""
@@ -43,13 +47,14 @@ async def pass_through(exchange: Exchange, passthrough: Passthrough) -> web.Stre
             "stored at the provider; whoever runs the LLMProvider may list it in spec.passthroughPaths"
         )
     quota = exchange.serving.quota
-    reservation = await reserve(quota, record, input_tokens=0, output_tokens=0) if quota is not None else None
+    reservation = await reserve_call(quota, record, model=NO_MODEL) if quota is not None else None
     try:
         return await _exchange(exchange, configured.provider, passthrough.path)
     finally:
         if quota is not None and reservation is not None:
             if record.status:
-                quota.settle(reservation, total_tokens=0, source="measured")
+                entry = LedgerEntry(source="measured", provider=record.provider, model=NO_MODEL, status=record.status)
+                quota.settle(reservation, Charge(), entry)
             else:
                 quota.release(reservation)
 
@@ -101,7 +106,7 @@ async def _exchange(exchange: Exchange, provider: Provider, path: str) -> web.St
     record.attempts.append(Attempt(provider.name, "answered", response.status, (time.perf_counter() - began) * 1000))
     try:
         _check_answer(provider, response, beginning)
-        record.answered_by = (provider.name, "-")
+        record.answered_by = (provider.name, NO_MODEL)
         reply, _ = await relay_pieces(
             request,
             status=response.status,

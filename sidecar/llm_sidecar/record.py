@@ -78,5 +78,11 @@ class RequestRecord:
     interrupted: bool = False
     """A stream that had begun ended without its terminal marker."""
     quota_remaining: str = ""
+    shadow_refused: tuple[str, ...] = ()
+    """Limits that only watch, and would have refused it."""
+    unbounded: bool = False
+    """A limit reserves its Maximum, which cannot be told: a part of the input is not text in the body."""
+    downgraded_from: str = ""
+    """The model in whose stead a cheaper one answered, since a limit is nearly used up."""
     refused_limit: str = ""
     """The limit of the team's quota that refused the request."""

@@ -72,6 +72,8 @@ def _add_own(headers: CIMultiDict[str], record: RequestRecord) -> None:
         headers[ResponseHeader.PROVIDER], headers[ResponseHeader.MODEL] = record.answered_by
     if record.cache is not None:
         headers[ResponseHeader.CACHE] = record.cache
+    if record.downgraded_from:
+        headers[ResponseHeader.DOWNGRADED_FROM] = record.downgraded_from
     if record.dropped:
         headers[ResponseHeader.DROPPED] = ", ".join(record.dropped)
     if record.cost_nano_usd is not None:

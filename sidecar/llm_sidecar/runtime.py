@@ -13,6 +13,7 @@ from llm_sidecar.contract.team_quota_resource import Routing
 from llm_sidecar.errors import ModelNotAllowed, UnknownModel
 from llm_sidecar.failover.backoff import RetryPolicy
 from llm_sidecar.failover.circuit import CircuitSettings
+from llm_sidecar.failover.gate import unfit
 from llm_sidecar.failover.prices import Size
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
 from llm_sidecar.providers.base import Authentication, ProviderSettings, SecretText, Timeouts
@@ -93,6 +94,14 @@ class Runtime:
                 f"no provider serves the model {model[:100]!r} in {api}{hint}. GET the model list for those that are"
             )
         return candidates
+
+    def cheaper(self, request: ParsedRequest, than: Candidate) -> tuple[Candidate, ...]:
+        """Who may answer in its stead for less, cheapest first: see `downgradeFor`."""
+        size = Size(request.input_tokens_estimate, request.max_output_tokens)
+        found = self.routes.cheaper(than, request.call.api, request.call.type, size, request.model)
+        found = [one for one in found if not self.access.denies(one.model.name)]
+        reasons = unfit(found, request)
+        return tuple(one for position, one in enumerate(found) if position not in reasons)
 
 
 class Transports:

@@ -2,73 +2,158 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
-from llm_sidecar.errors import QuotaStoreUnavailable, TeamQuotaExceeded
+from llm_sidecar.errors import ModelNotAllowed, QuotaStoreUnavailable
+from llm_sidecar.failover.prices import Prices, prices
+from llm_sidecar.formats.base import Usage
+from llm_sidecar.formats.input_bound import input_tokens_at_most
 from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.quota import refusal as quota_refusal
+from llm_sidecar.quota.demand import Charge, Demand
+from llm_sidecar.quota.ledger import LedgerEntry
+from llm_sidecar.quota_error import told_to_application
 
 if TYPE_CHECKING:
-    from llm_sidecar.contract.provider_resource import Model
-    from llm_sidecar.formats.base import ParsedRequest, StreamObserver, Usage
-    from llm_sidecar.quota.reservation import Quota, Reservation
+    from llm_sidecar.failover.routes import Candidate
+    from llm_sidecar.formats.base import ParsedRequest, StreamObserver
+    from llm_sidecar.quota import Quota, Reservation
     from llm_sidecar.record import Attempt, RequestRecord, UsageSource
 
 DEFAULT_OUTPUT_TOKENS: Final = 4096
 """Reserved for a request without a cap, of a model without `maxOutputTokens`: more than most answers have."""
 BYTES_PER_TOKEN: Final = 4
 """Of generated text, in the mean over languages and code; used only where a provider told nothing."""
-BRIEF_WAIT_MILLISECONDS: Final = 10_000
-"""Up to here, an SDK's own retry after `retry-after` is worth its while."""
+TOP_UP_AT: Final = 0.75
+"""Once an answer is so far through what was expected of it, twice as much is expected."""
+Cheaper = Callable[[], Sequence["Candidate"]]
+"""Looks up who may answer in the first candidate's stead near a limit, cheapest first."""
 
 
 class Spending:
-    """Follows one request's tokens. `end` settles; it is called exactly once, and never fails."""
+    """Follows what one request takes. `end` settles; it is called exactly once, and never fails."""
 
-    def __init__(
-        self, quota: Quota | None, reservation: Reservation | None, record: RequestRecord, parsed: ParsedRequest
-    ) -> None:
+    def __init__(self, quota: Quota | None, record: RequestRecord, parsed: ParsedRequest) -> None:
         self._quota = quota
-        self._reservation = reservation
         self._record = record
         self._parsed = parsed
+        self._reservation: Reservation | None = None
+        self._candidate: Candidate | None = None
+        self._asked_model = ""
         self._observer: StreamObserver | None = None
-        self._tokens: int | None = None
+        self._usage: Usage | None = None
+        """What is charged: as told, and estimated where nothing was."""
         self._source: UsageSource = "partial"
         self._nothing_spent = False
         self._tells_usage = True
+        self._topping_up: asyncio.Task[None] | None = None
 
     @classmethod
-    async def begin(cls, quota: Quota | None, record: RequestRecord, parsed: ParsedRequest, model: Model) -> Spending:
-        """Reserve. Raises `TeamQuotaExceeded` or `QuotaStoreUnavailable`."""
-        reservation: Reservation | None = None
-        if quota is not None:
-            input_tokens, output_tokens = _expected(parsed, model)
-            reservation = await reserve(quota, record, input_tokens=input_tokens, output_tokens=output_tokens)
-        return cls(quota, reservation, record, parsed)
+    async def begin(
+        cls,
+        quota: Quota | None,
+        record: RequestRecord,
+        parsed: ParsedRequest,
+        candidates: Sequence[Candidate],
+        cheaper: Cheaper = tuple,
+    ) -> tuple[Spending, Sequence[Candidate]]:
+        """Reserve, and tell whom to ask: near a limit that says so, a cheaper model first.
+
+        Raises `TeamQuotaExceeded`, `QuotaStoreUnavailable` or `ModelNotAllowed`.
+        """
+        spending = cls(quota, record, parsed)
+        if quota is None:
+            spending._candidate = candidates[0]
+            return spending, candidates
+        candidates = _priced(quota, record, parsed, candidates)
+        try:
+            return spending, await spending._reserve(quota, candidates, cheaper)
+        except quota_refusal.QuotaExceeded as exceeded:
+            raise told_to_application(record, exceeded.refusal) from exceeded
+        except quota_refusal.QuotaStoreUnavailable as unavailable:
+            raise _store_away(record, unavailable) from unavailable
+
+    async def _reserve(self, quota: Quota, candidates: Sequence[Candidate], cheaper: Cheaper) -> Sequence[Candidate]:
+        record, first = self._record, candidates[0]
+        asked = self._asked_model = first.answering_model(self._parsed.model)
+        instead: Sequence[Candidate] = cheaper() if quota.wants_cheaper(asked) else ()
+        plan = (*instead, *candidates)
+        try:
+            reservation = await quota.reserve(record.request_id, self._demand(quota, plan[0]))
+        except quota_refusal.QuotaExceeded as exceeded:
+            instead = () if instead or not exceeded.refusal.can_downgrade else cheaper()
+            if not instead:
+                raise
+            plan = (*instead, *candidates)
+            reservation = await quota.reserve(record.request_id, self._demand(quota, plan[0]))
+        self._reservation, self._candidate = reservation, plan[0]
+        # Only now it was heard how far the limit is used. What is spared is worth another look at the store.
+        instead = () if instead or not quota.wants_cheaper(asked) else cheaper()
+        if instead and await self.moves_to(instead[0]) is None:
+            plan = (*instead, *candidates)
+        self._note(reservation)
+        return plan
+
+    async def moves_to(self, candidate: Candidate) -> str | None:
+        """Another one is asked now: reserve what it may take instead. Returns why it must not be asked, or None."""
+        quota, reservation, before = self._quota, self._reservation, self._candidate
+        if quota is None or reservation is None or candidate is before:
+            self._candidate = candidate
+            return None
+        model = candidate.answering_model(self._parsed.model)
+        if quota.refuses_unpriced(model, has_price=candidate.model.pricing is not None):
+            return f"{model} has no price, and the team limits costUSD"
+        demand = self._demand(quota, candidate)
+        if quota.needs_revision(reservation, demand):
+            try:
+                await quota.revise(reservation, demand)
+            except quota_refusal.QuotaExceeded as exceeded:
+                return f"limit {exceeded.refusal.limit_name!r} has no room for what it may cost"
+        else:
+            reservation.demand = demand
+        self._candidate = candidate
+        return None
 
     def answered(self, usage: Usage | None, *, answer_bytes: int) -> None:
         """A whole answer is there."""
         self._record.usage = usage
         if self._parsed.call.type is RequestType.TOKEN_COUNT:
-            self._tokens, self._source = 0, "measured"  # counting spends nothing, so nothing is told
+            self._charge(Usage(), "measured")  # counting spends nothing, so nothing is told
             return
         generates = self._parsed.call.type is RequestType.GENERATION
-        told_input = usage.told_input_tokens if usage is not None else None
         told_output = usage.output_tokens if usage is not None else None
-        if usage is not None and told_input is not None and (told_output is not None or not generates):
-            self._tokens, self._source = usage.total_tokens, "measured"
+        if usage is not None and usage.told_input_tokens is not None and (told_output is not None or not generates):
+            self._charge(usage, "measured")
             return
         # What was not told is no zero: some servers send a usage without numbers.
-        input_tokens = self._parsed.input_tokens_estimate if told_input is None else told_input
         generated = answer_bytes // BYTES_PER_TOKEN if generates else 0
-        self._tokens = input_tokens + (generated if told_output is None else told_output)
-        self._source = "estimated"
+        self._charge(self._completed(usage, generated if told_output is None else told_output), "estimated")
 
     def streaming(self, observer: StreamObserver) -> None:
         """A stream has begun; what it tells until the end counts."""
         self._observer = observer
+
+    def stream_ended(self) -> None:
+        """Nothing more comes: what it told, and what came over it, is what it took."""
+        if self._observer is not None:
+            self._take_from_stream(self._observer)
+
+    def progress(self) -> None:
+        """A stream goes on. Where it is longer than was expected, hold more, without waiting for it."""
+        quota, reservation, observer = self._quota, self._reservation, self._observer
+        if quota is None or reservation is None or observer is None or not reservation.counters:
+            return
+        demand = reservation.demand
+        expected = demand.expected_output_tokens
+        streamed = observer.content_bytes // BYTES_PER_TOKEN
+        is_topping_up = self._topping_up is not None and not self._topping_up.done()
+        if expected < demand.maximum_output_tokens and streamed > expected * TOP_UP_AT and not is_topping_up:
+            self._topping_up = asyncio.get_running_loop().create_task(
+                quota.top_up(reservation, 2 * max(streamed, expected))
+            )
 
     def nobody_answered(self) -> None:
         """Every attempt failed: what may have cost something is charged, otherwise not even the request is."""
@@ -77,47 +162,145 @@ class Spending:
 
     def refused_by_provider(self) -> None:
         """A provider took the request and found it wrong: it counts as a request, and no token was spent."""
-        self._tokens, self._source, self._tells_usage = 0, "measured", False
+        self._usage, self._source, self._tells_usage = Usage(), "measured", False
 
     @property
     def spent_tokens(self) -> int:
         """All tokens of the answer, as far as they are known now."""
         if self._observer is not None and self._observer.usage is not None:
             return self._observer.usage.total_tokens
-        return self._tokens if self._tokens is not None else self._parsed.input_tokens_estimate
+        return self._usage.total_tokens if self._usage is not None else self._parsed.input_tokens_estimate
 
     def end(self) -> None:
         """Settle with the best that is known."""
-        record = self._record
+        record, quota, reservation = self._record, self._quota, self._reservation
         if self._nothing_spent:
-            if self._quota is not None and self._reservation is not None:
-                self._quota.release(self._reservation)
+            if quota is not None and reservation is not None:
+                quota.release(reservation)
             return
-        if self._observer is not None:
+        if self._usage is None and self._observer is not None:
             self._take_from_stream(self._observer)
-        elif self._tokens is None:  # interrupted while waiting for a plain answer
+        elif self._usage is None:  # interrupted while waiting for a plain answer
             spends = self._parsed.call.type is not RequestType.TOKEN_COUNT
-            self._tokens = self._parsed.input_tokens_estimate if spends else 0
-        tokens = self._tokens or 0
+            self._charge(Usage(input_tokens=self._parsed.input_tokens_estimate if spends else 0), "partial")
+        usage = self._usage or Usage()
         if self._tells_usage:
-            record.usage_source, record.charged_tokens = self._source, tokens
-        if self._quota is not None and self._reservation is not None:
-            self._quota.settle(self._reservation, total_tokens=tokens, source=self._source)
+            record.usage_source, record.charged_tokens = self._source, usage.total_tokens
+        if quota is None or reservation is None:
+            return
+        self._learn(quota, usage)
+        told = self._prices
+        cost_femto_usd = 0 if told is None else told.cost_femto_usd(usage)
+        quota.settle(
+            reservation,
+            Charge(tokens=usage.total_tokens, cost_femto_usd=cost_femto_usd),
+            LedgerEntry(
+                source=self._source,
+                api=self._parsed.call.api,
+                provider=record.provider,
+                model=reservation.demand.model,
+                asked_model=self._asked_model,
+                usage=usage,
+                cost_femto_usd=cost_femto_usd,
+                status=record.status,
+            ),
+        )
+
+    # --- what it comes to
+
+    @property
+    def _prices(self) -> Prices | None:
+        pricing = None if self._candidate is None else self._candidate.model.pricing
+        return None if pricing is None else prices(pricing)
+
+    def _charge(self, usage: Usage, source: UsageSource) -> None:
+        self._usage, self._source = usage, source
+        told = self._prices
+        self._record.cost_nano_usd = None if told is None else told.cost_nano_usd(usage)
+
+    def _completed(self, usage: Usage | None, output_tokens: int) -> Usage:
+        """What was told, with an estimate for the input where that was not."""
+        if usage is None or usage.told_input_tokens is None:
+            return Usage(input_tokens=self._parsed.input_tokens_estimate, output_tokens=output_tokens)
+        return Usage(
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            output_tokens=output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+        )
 
     def _take_from_stream(self, observer: StreamObserver) -> None:
         usage = observer.usage
         self._record.usage = usage
-        streamed = observer.content_bytes // BYTES_PER_TOKEN
-        told_input = usage.told_input_tokens if usage is not None else None
         told_output = usage.output_tokens if usage is not None else None
-        if observer.ended and usage is not None and told_input is not None and told_output is not None:
-            self._tokens, self._source = usage.total_tokens, "measured"
+        if observer.ended and usage is not None and usage.told_input_tokens is not None and told_output is not None:
+            self._charge(usage, "measured")
             return
-        self._source = "estimated" if observer.ended else "partial"
-        input_tokens = self._parsed.input_tokens_estimate if told_input is None else told_input
+        streamed = observer.content_bytes // BYTES_PER_TOKEN
         # Cut off, a stream has told no more than a part of its output: what came over it counts, too.
         output_tokens = told_output if observer.ended and told_output is not None else max(told_output or 0, streamed)
-        self._tokens = input_tokens + output_tokens
+        self._charge(self._completed(usage, output_tokens), "estimated" if observer.ended else "partial")
+
+    def _learn(self, quota: Quota, usage: Usage) -> None:
+        if self._source != "measured" or not self._tells_usage or self._reservation is None:
+            return
+        if self._parsed.call.type is RequestType.TOKEN_COUNT:
+            return
+        learned = quota.learning.of(self._reservation.demand.model)
+        told_input = usage.told_input_tokens
+        if told_input is not None:
+            learned.input.learn(estimated_tokens=self._parsed.input_tokens_estimate, told_tokens=told_input)
+        if usage.output_tokens is not None and self._parsed.call.type is RequestType.GENERATION:
+            learned.output.learn(usage.output_tokens)
+
+    # --- what it may come to
+
+    def _demand(self, quota: Quota, candidate: Candidate) -> Demand:
+        parsed, model = self._parsed, candidate.model
+        name = candidate.answering_model(parsed.model)
+        learned = quota.learning.of(name)
+        input_tokens = output_tokens = expected_tokens = 0
+        if parsed.call.type is not RequestType.TOKEN_COUNT:
+            input_tokens = learned.input.enough_for(parsed.input_tokens_estimate)
+        if parsed.call.type is RequestType.GENERATION:
+            output_tokens = quota.output_cap(parsed, model.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
+            expected = learned.output.expected
+            expected_tokens = output_tokens if expected is None else min(expected, output_tokens)
+        return Demand(
+            model=name,
+            input_tokens=input_tokens,
+            input_tokens_at_most=input_tokens_at_most(parsed) if quota.needs_bound(name) else None,
+            expected_output_tokens=expected_tokens,
+            maximum_output_tokens=output_tokens,
+            prices=prices(model.pricing) if model.pricing is not None else None,
+        )
+
+    def _note(self, reservation: Reservation) -> None:
+        record = self._record
+        record.quota_remaining = reservation.remaining or ""
+        record.shadow_refused = reservation.shadow_refused
+        if reservation.counters and any(limit.reserves_maximum for limit, _ in reservation.counters):
+            record.unbounded = not reservation.demand.is_bounded
+
+
+def _priced(
+    quota: Quota, record: RequestRecord, parsed: ParsedRequest, candidates: Sequence[Candidate]
+) -> Sequence[Candidate]:
+    """Those that may be asked under the team's cost limits."""
+
+    def refused(one: Candidate) -> bool:
+        model = one.answering_model(parsed.model)
+        return quota.refuses_unpriced(model, has_price=one.model.pricing is not None)
+
+    allowed = [one for one in candidates if not refused(one)]
+    if not allowed:
+        first = candidates[0]
+        raise ModelNotAllowed(
+            f"the model {first.model.name!r} of {first.name} has no price, and team {record.team} limits costUSD: set "
+            "spec.models[].pricing of its LLMProvider, or the team's spec.unpricedRequests to Allow"
+        )
+    return candidates if len(allowed) == len(candidates) else allowed
 
 
 def _may_have_cost(attempt: Attempt) -> bool:
@@ -129,64 +312,25 @@ def _may_have_cost(attempt: Attempt) -> bool:
     }
 
 
-async def reserve(quota: Quota, record: RequestRecord, *, input_tokens: int, output_tokens: int) -> Reservation:
-    """Reserve room for one request. Raises the errors that the application sees."""
+async def reserve_call(quota: Quota, record: RequestRecord, *, model: str) -> Reservation:
+    """Reserve a call of which nothing is known but that it is one. Raises the errors that the application sees."""
+    demand = Demand(model=model, input_tokens=0, expected_output_tokens=0, maximum_output_tokens=0)
     try:
-        reservation = await quota.reserve(
-            request_id=record.request_id, input_tokens=input_tokens, output_tokens=output_tokens
-        )
+        reservation = await quota.reserve(record.request_id, demand)
     except quota_refusal.QuotaExceeded as exceeded:
-        raise _quota_error(record, exceeded.refusal) from exceeded
+        raise told_to_application(record, exceeded.refusal) from exceeded
     except quota_refusal.QuotaStoreUnavailable as unavailable:
-        raise QuotaStoreUnavailable(
-            f"the quota of team {record.team} cannot be counted, since its store is away ({unavailable.reason}), and "
-            "the team's spec.onStoreUnavailable is Deny",
-            retry_after_milliseconds=1000,
-        ) from unavailable
+        raise _store_away(record, unavailable) from unavailable
     record.quota_remaining = reservation.remaining or ""
     return reservation
 
 
-def _expected(parsed: ParsedRequest, model: Model) -> tuple[int, int]:
-    """What a request may use, in tokens: input by its size, output by its cap, or else by the model's."""
-    match parsed.call.type:
-        case RequestType.GENERATION:
-            cap = parsed.max_output_tokens
-            if cap is None:
-                cap = model.max_output_tokens or DEFAULT_OUTPUT_TOKENS
-            return parsed.input_tokens_estimate, cap
-        case RequestType.EMBEDDINGS:
-            return parsed.input_tokens_estimate, 0
-        case _:
-            return 0, 0
-
-
-def _quota_error(record: RequestRecord, refusal: quota_refusal.QuotaRefusal) -> TeamQuotaExceeded:
-    record.refused_limit = refusal.limit_name
-    room = max(0, refusal.limit - refusal.used - refusal.reserved)
-    record.quota_remaining = f"{refusal.limit_name}={room}"
-    figures = (
-        f"limit {refusal.limit_name!r} of team {record.team}: {refusal.used} {refusal.unit} used and "
-        f"{refusal.reserved} reserved of {refusal.limit} per {refusal.per.lower()}; this request needs "
-        f"{refusal.requested}"
+def _store_away(record: RequestRecord, unavailable: quota_refusal.QuotaStoreUnavailable) -> QuotaStoreUnavailable:
+    policy = "the team's spec.onStoreUnavailable is Deny"
+    if unavailable.lacking:
+        policy = f"{unavailable.lacking} (the team's spec.onStoreUnavailable is LocalShare)"
+    return QuotaStoreUnavailable(
+        f"the quota of team {record.team} cannot be counted, since its store is away ({unavailable.reason}), and "
+        f"{policy}",
+        retry_after_milliseconds=1000,
     )
-    if refusal.never_fits:
-        message = f"{figures}, which can never fit: ask for fewer output tokens or send less input"
-    else:
-        message = f"{figures}. Room comes back in {-(-refusal.retry_after_ms // 1000)} s at the latest"
-    error = TeamQuotaExceeded(
-        message,
-        details={
-            "limit": refusal.limit_name,
-            "unit": str(refusal.unit),
-            "per": str(refusal.per),
-            "maximum": refusal.limit,
-            "used": refusal.used,
-            "reserved": refusal.reserved,
-            "requested": refusal.requested,
-            "resets_at_ms": refusal.resets_at_ms,
-        },
-        retry_after_milliseconds=None if refusal.never_fits else refusal.retry_after_ms,
-    )
-    error.should_retry = not refusal.never_fits and refusal.retry_after_ms <= BRIEF_WAIT_MILLISECONDS
-    return error

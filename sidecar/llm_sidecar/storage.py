@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+import socket
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -10,7 +12,7 @@ from weakref import ref
 
 from llm_sidecar.exchange import StoreUse
 from llm_sidecar.quota.provider_rate import ProviderRates
-from llm_sidecar.quota.reservation import Quota
+from llm_sidecar.quota.team_quota import Quota
 from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.redis_url import InvalidStoreURL
 from llm_sidecar.runtime import UnusableConfig
@@ -35,6 +37,8 @@ class Backing:
 
     url: str = field(repr=False)
     store: RedisStore
+    sidecar: str
+    """Names this process in the store: the pod's name, and what tells its restarts apart."""
     on_dropped: Callable[[int], object]
     rates: ProviderRates
     quotas: dict[str, Quota] = field(default_factory=dict)
@@ -48,7 +52,7 @@ class Backing:
             return None
         quota = self.quotas.get(team.label)
         if quota is None:
-            quota = Quota(self.store, team=team.label, spec=team.spec, on_dropped=self.on_dropped)
+            quota = Quota(self.store, team=team.label, spec=team.spec, sidecar=self.sidecar, on_dropped=self.on_dropped)
             self.quotas[team.label] = quota
         else:
             quota.configure(team.spec)
@@ -78,6 +82,7 @@ class Storage:
 
     def __init__(self, health: Health) -> None:
         self._health = health
+        self._sidecar = f"{socket.gethostname()}:{secrets.token_hex(4)}"
         self._backing: Backing | None = None
         self._open: set[Backing] = set()
         """With those that are about to come into use, and those that are retiring."""
@@ -117,7 +122,7 @@ class Storage:
             store = RedisStore(url, on_change=changed)
         except InvalidStoreURL as error:
             raise UnusableConfig(f"store.url: {error}") from error
-        backing = Backing(url, store, self._health.settlements_dropped, ProviderRates(store))
+        backing = Backing(url, store, self._sidecar, self._health.settlements_dropped, ProviderRates(store))
         return backing
 
     def _tell(self, reason: Reason | None) -> None:

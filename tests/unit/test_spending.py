@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.contract.provider_resource import Model
+from llm_sidecar.contract.team_quota_resource import TeamQuotaSpec
 from llm_sidecar.contract.windows import Per
-from llm_sidecar.errors import QuotaStoreUnavailable, TeamQuotaExceeded
+from llm_sidecar.errors import ModelNotAllowed, QuotaStoreUnavailable, TeamQuotaExceeded
+from llm_sidecar.failover.routes import Candidate
 from llm_sidecar.formats.base import Call, ParsedRequest, Usage
-from llm_sidecar.quota import refusal
-from llm_sidecar.quota.limits import LimitUnit
-from llm_sidecar.quota.reservation import Reservation
+from llm_sidecar.quota import Charge, Demand, LedgerEntry, LimitUnit, Quota, Reservation, refusal
+from llm_sidecar.quota.settlement import SettleMode
 from llm_sidecar.record import Attempt, RequestRecord
 from llm_sidecar.spending import DEFAULT_OUTPUT_TOKENS, Spending
 
 
-class Ledger:
+class NoStore:
+    """Nobody is asked."""
+
+    available = True
+
+
+class Ledger(Quota):
     """A quota that writes down what it is told."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, **spec: Any) -> None:
+        policy = {"onStoreUnavailable": "Deny", **spec}
+        super().__init__(cast("Any", NoStore()), team="ns/team", spec=TeamQuotaSpec.model_validate(policy))
         self.error = error
-        self.reserved: tuple[int, int] | None = None
+        self.reserved: Demand | None = None
+        self.revised: list[str] = []
         self.settled: list[tuple[int, str]] = []
+        self.cost_femto_usd: list[int] = []
+        self.entries: list[LedgerEntry] = []
+        self.topped_up: list[int] = []
         self.released = 0
 
-    async def reserve(self, *, request_id: str, input_tokens: int, output_tokens: int) -> Reservation:
+    async def reserve(self, request_id: str, demand: Demand) -> Reservation:
         if self.error is not None:
             raise self.error
-        self.reserved = (input_tokens, output_tokens)
-        return Reservation(request_id=request_id, backed=True, counters=(), remaining="daily=5")
+        self.reserved = demand
+        counters = tuple((limit, "counter|0|1") for limit in self.limits_of(demand.model))
+        return Reservation(
+            request_id=request_id, demand=demand, mode=SettleMode.FIRST, remaining="daily=5", counters=counters
+        )
 
-    def settle(self, reservation: Reservation, *, total_tokens: int, source: str) -> None:
+    async def revise(self, reservation: Reservation, demand: Demand) -> None:
+        self.revised.append(demand.model)
+        reservation.demand = demand
+
+    async def top_up(self, reservation: Reservation, output_tokens: int) -> None:
+        self.topped_up.append(output_tokens)
+        reservation.demand = reservation.demand.with_expected_output(output_tokens)
+
+    def settle(self, reservation: Reservation, charge: Charge, entry: LedgerEntry) -> None:
         assert reservation.request_id == "id"
-        self.settled.append((total_tokens, source))
+        self.settled.append((charge.tokens, entry.source))
+        self.cost_femto_usd.append(charge.cost_femto_usd)
+        self.entries.append(entry)
 
     def release(self, reservation: Reservation) -> None:
         assert reservation.request_id == "id"
@@ -66,7 +95,14 @@ def parsed(kind: RequestType = RequestType.GENERATION, *, cap: int | None = None
 
 async def begin(ledger: Any, request: ParsedRequest, **model: Any) -> tuple[Spending, RequestRecord]:
     record = RequestRecord("id", "ns/team")
-    return await Spending.begin(ledger, record, request, Model.model_validate({"name": "m", **model})), record
+    spending, _plan = await Spending.begin(ledger, record, request, [candidate(**model)])
+    return spending, record
+
+
+def candidate(name: str = "m", **model: Any) -> Candidate:
+    """A provider's model; of the provider itself nothing is asked here."""
+    configured = cast("Any", SimpleNamespace(provider=SimpleNamespace(name="p")))
+    return Candidate(configured, Model.model_validate({"name": name, **model}), name, API.OPENAI_CHAT)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +120,9 @@ async def begin(ledger: Any, request: ParsedRequest, **model: Any) -> tuple[Spen
 async def test_what_is_reserved(request_: ParsedRequest, model: dict[str, Any], expected: tuple[int, int]) -> None:
     ledger = Ledger()
     _, record = await begin(ledger, request_, **model)
-    assert ledger.reserved == expected
+    assert ledger.reserved is not None
+    assert (ledger.reserved.input_tokens, ledger.reserved.maximum_output_tokens) == expected
+    assert ledger.reserved.expected_output_tokens == expected[1]
     assert record.quota_remaining == "daily=5"
 
 
@@ -243,3 +281,111 @@ async def test_a_refusal_tells_figures_and_whether_waiting_helps(
 async def test_a_store_that_is_away_is_told_with_the_policy() -> None:
     with pytest.raises(QuotaStoreUnavailable, match="onStoreUnavailable is Deny"):
         await begin(Ledger(refusal.QuotaStoreUnavailable("timeout")), parsed())
+
+
+async def test_a_share_that_is_spent_is_told_as_a_store_that_is_away() -> None:
+    with pytest.raises(QuotaStoreUnavailable, match=r"this sidecar's share is spent .*LocalShare"):
+        await begin(Ledger(refusal.QuotaStoreUnavailable("timeout", lacking="this sidecar's share is spent")), parsed())
+
+
+PRICING = {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "10", "cachedInputUSDPerMillionTokens": "0.1"}
+DEARER = {"inputUSDPerMillionTokens": "2", "outputUSDPerMillionTokens": "20"}
+BUDGET = {"name": "budget", "per": "Month", "costUSD": "5"}
+
+
+async def test_what_was_used_is_charged_at_the_price_of_who_answered() -> None:
+    ledger = Ledger(limits=[BUDGET])
+    spending, record = await begin(ledger, parsed(cap=50), pricing=PRICING)
+    assert await spending.moves_to(candidate("dear", pricing=DEARER)) is None
+    spending.answered(Usage(7, 1, 2, 3), answer_bytes=0)
+    spending.end()
+
+    assert ledger.revised == ["dear"]
+    assert ledger.cost_femto_usd == [(7 + 1 + 2) * 2 * 10**9 + 3 * 20 * 10**9]
+    assert record.cost_nano_usd == 80_000
+    assert (ledger.entries[0].model, ledger.entries[0].asked_model) == ("dear", "m")
+
+
+async def test_where_nothing_that_is_held_changes_another_candidate_costs_no_round_trip() -> None:
+    ledger = Ledger(limits=[{"name": "daily", "per": "Day", "tokens": 1000}])
+    spending, _ = await begin(ledger, parsed(cap=50))
+
+    assert await spending.moves_to(candidate("other")) is None
+    assert ledger.revised == []
+
+
+async def test_a_model_without_a_price_is_refused_under_a_cost_limit() -> None:
+    with pytest.raises(ModelNotAllowed, match="has no price"):
+        await begin(Ledger(limits=[BUDGET]), parsed())
+
+
+async def test_a_model_without_a_price_passes_where_the_team_says_so() -> None:
+    ledger = Ledger(limits=[BUDGET], unpricedRequests="Allow")
+    spending, record = await begin(ledger, parsed())
+    spending.answered(Usage(7, 1, 2, 3), answer_bytes=0)
+    spending.end()
+    assert (ledger.settled, ledger.cost_femto_usd, record.cost_nano_usd) == ([(13, "measured")], [0], None)
+
+
+async def test_a_candidate_without_a_price_is_passed_over_where_another_has_one() -> None:
+    record = RequestRecord("id", "ns/team")
+    priced = candidate("priced", pricing=PRICING)
+    _, plan = await Spending.begin(Ledger(limits=[BUDGET]), record, parsed(), [candidate("free"), priced])
+    assert list(plan) == [priced]
+
+
+async def test_settled_calls_teach_the_estimate_of_the_next() -> None:
+    ledger = Ledger()
+    for _ in range(60):
+        spending, _record = await begin(ledger, parsed(cap=4000))
+        spending.answered(Usage(150, None, None, 20), answer_bytes=0)
+        spending.end()
+    await begin(ledger, parsed(cap=4000))
+
+    assert ledger.reserved is not None
+    assert ledger.reserved.input_tokens == 150
+    assert ledger.reserved.expected_output_tokens < 30
+    assert ledger.reserved.maximum_output_tokens == 4000
+
+
+async def test_a_stream_that_is_longer_than_expected_holds_more_and_more() -> None:
+    ledger = Ledger(limits=[{"name": "daily", "per": "Day", "tokens": 100_000}])
+    for _ in range(60):
+        ledger.learning.of("m").output.learn(100)
+    spending, _ = await begin(ledger, parsed(cap=1000))
+    stream = Stream(ended=False, usage=None, content_bytes=0)
+    spending.streaming(cast("Any", stream))
+    for size in (40, 400, 800, 1600, 3200, 3999):
+        stream.content_bytes = size
+        spending.progress()
+        await asyncio.sleep(0)
+    assert ledger.topped_up[0] >= 200
+    assert ledger.topped_up == sorted(ledger.topped_up)
+    assert ledger.topped_up[-1] >= 1000
+
+
+async def test_near_a_limit_the_cheaper_model_is_asked_first() -> None:
+    class Near(Ledger):
+        def wants_cheaper(self, model: str) -> bool:
+            return True
+
+    ledger, cheap, dear = Near(), candidate("cheap"), candidate()
+    _, plan = await Spending.begin(ledger, RequestRecord("id", "t"), parsed(), [dear], lambda: [cheap])
+    assert list(plan) == [cheap, dear]
+    assert ledger.reserved is not None
+    assert ledger.reserved.model == "cheap"
+
+
+async def test_a_request_that_only_a_cheaper_model_fits_goes_there() -> None:
+    class Full(Ledger):
+        async def reserve(self, request_id: str, demand: Demand) -> Reservation:
+            if demand.model == "m":
+                refused_ = refused(never_fits=False, retry_after_ms=1)
+                raise refusal.QuotaExceeded(replace(refused_.refusal, can_downgrade=True))
+            return await super().reserve(request_id, demand)
+
+    cheap, dear = candidate("cheap"), candidate()
+    _, plan = await Spending.begin(Full(), RequestRecord("id", "t"), parsed(), [dear], lambda: [cheap])
+    assert list(plan) == [cheap, dear]
+    with pytest.raises(TeamQuotaExceeded):
+        await Spending.begin(Full(), RequestRecord("id", "t"), parsed(), [dear])

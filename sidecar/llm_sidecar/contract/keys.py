@@ -16,7 +16,7 @@ def quota_counters(team: str) -> str:
 
 
 def quota_counter(limit: str, unit: str, per: str, start_ms: int, end_ms: int) -> str:
-    """One limit in one window, in the hash of counters: its fields are this and `|used` or `|held`."""
+    """One limit in one window, in the hash of counters: its fields are this and `|used`, `|held` and so on."""
     return f"{limit}|{unit}|{per}|{start_ms}|{end_ms}"
 
 
@@ -28,6 +28,26 @@ def quota_leases(team: str) -> str:
 def quota_reservations(team: str) -> str:
     """Hash of open reservations: field is the id, value what was reserved in which windows."""
     return f"{PREFIX}:{{{team}}}:quota:reservations"
+
+
+def quota_ledger(team: str) -> str:
+    """Stream of what was charged, one entry for each settlement."""
+    return f"{PREFIX}:{{{team}}}:quota:ledger"
+
+
+def quota_alerts(team: str) -> str:
+    """Stream of thresholds that were crossed, one entry for each, window and threshold."""
+    return f"{PREFIX}:{{{team}}}:quota:alerts"
+
+
+def quota_shares(team: str) -> str:
+    """Hash of what sidecars may spend while Redis is away: field is the sidecar, value millionths of each limit."""
+    return f"{PREFIX}:{{{team}}}:quota:shares"
+
+
+def quota_share_leases(team: str) -> str:
+    """Sorted set of those sidecars: score is the grant's end in milliseconds of Redis's clock."""
+    return f"{PREFIX}:{{{team}}}:quota:share-leases"
 
 
 def cache_entry(team: str, digest: str) -> str:

@@ -102,4 +102,6 @@ class ResponseHeader(StrEnum):
     COST_USD = "x-llm-sidecar-cost-usd"
     DROPPED = "x-llm-sidecar-dropped"
     """What could not be said to the provider that answered, and was harmless to leave out."""
+    DOWNGRADED_FROM = "x-llm-sidecar-downgraded-from"
+    """The model in whose stead a cheaper one answered, since a limit of the team is nearly used up."""
     REFUSED_BY = "x-llm-sidecar-refused-by"

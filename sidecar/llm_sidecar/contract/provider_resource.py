@@ -128,6 +128,13 @@ class Model(ContractModel):
             "remove failoverFor, or list the model by its exact name",
             "failoverFor",
         ),
+        Rule(
+            "!self.name.endsWith('*') || !has(self.downgradeFor) || size(self.downgradeFor) == 0",
+            lambda model: not model.name.endswith("*") or not model.downgrade_for,
+            "a name that ends in * cannot stand in for others: which of its models would answer",
+            "remove downgradeFor, or list the model by its exact name",
+            "downgradeFor",
+        ),
     )
 
     name: ModelPattern = Field(description="Name at the provider. May end in *, which stands for any ending.")
@@ -137,6 +144,10 @@ class Model(ContractModel):
     failover_for: Annotated[tuple[ModelName, ...], Field(max_length=16), UniqueBy()] = Field(
         default=(),
         description="Models, by name or alias, for which this one may answer once all that serve them have failed.",
+    )
+    downgrade_for: Annotated[tuple[ModelName, ...], Field(max_length=16), UniqueBy()] = Field(
+        default=(),
+        description="Models, by name or alias, for which this one may answer where a team's limit says Downgrade.",
     )
     pricing: Pricing | None = Field(default=None, description="What its tokens cost.")
     context_window_tokens: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = Field(

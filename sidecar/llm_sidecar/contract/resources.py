@@ -15,6 +15,7 @@ from llm_sidecar.contract.allowed_namespaces import (
     SelectorRequirement,
 )
 from llm_sidecar.contract.fields import ResourceName, SecretKeyReference, SecretReference
+from llm_sidecar.contract.limits import ExceededAction, Limit, OnExceeded, Reservation
 from llm_sidecar.contract.provider_resource import (
     Authentication,
     Credentials,
@@ -31,21 +32,27 @@ from llm_sidecar.contract.provider_resource import (
 )
 from llm_sidecar.contract.rules import ContractModel, Rule
 from llm_sidecar.contract.team_quota_resource import (
+    Alerts,
     CachedGenerations,
-    Limit,
     ModelAccess,
+    OnAbandoned,
     OnStoreUnavailable,
+    Optimization,
+    PromptCaching,
     TeamCache,
     TeamQuotaSpec,
+    UnpricedRequests,
 )
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "Alerts",
     "AllowedNamespaces",
     "Authentication",
     "CachedGenerations",
     "Credentials",
     "Egress",
+    "ExceededAction",
     "Header",
     "HealthCheck",
     "HealthCheckMode",
@@ -57,8 +64,13 @@ __all__ = [
     "ModelAccess",
     "NamespaceSelector",
     "NamespacesFrom",
+    "OnAbandoned",
+    "OnExceeded",
     "OnStoreUnavailable",
+    "Optimization",
+    "PromptCaching",
     "ProviderCache",
+    "Reservation",
     "SecretKeyReference",
     "SecretReference",
     "SelectorOperator",
@@ -69,6 +81,7 @@ __all__ = [
     "TeamQuota",
     "TeamQuotaSpec",
     "Timeouts",
+    "UnpricedRequests",
 ]
 
 DEFAULT_NAMESPACE: Final = "default"
@@ -116,7 +129,7 @@ class LLMProvider(Resource):
 
 
 class TeamQuota(Resource):
-    """What one team may use: providers, models, requests and tokens per calendar window."""
+    """What one team may use: providers, models, how many requests and tokens, and for how much money."""
 
     kind: Literal["TeamQuota"] = "TeamQuota"
     spec: TeamQuotaSpec = TeamQuotaSpec()

@@ -9,16 +9,38 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field
 
 from llm_sidecar.contract.allowed_namespaces import AllowedNamespaces
-from llm_sidecar.contract.fields import LABEL_PATTERN, MAX_SAFE_INTEGER, ModelPattern, TTLSeconds
+from llm_sidecar.contract.fields import ModelPattern, TTLSeconds
+from llm_sidecar.contract.limits import Limit
 from llm_sidecar.contract.rules import ContractModel, Rule, UniqueBy, matching
-from llm_sidecar.contract.windows import Per
 
 
 class OnStoreUnavailable(StrEnum):
     """What to do with requests while the store that counts them is away."""
 
+    LOCAL_SHARE = "LocalShare"
     ALLOW = "Allow"
     DENY = "Deny"
+
+
+class OnAbandoned(StrEnum):
+    """What becomes of a reservation whose sidecar is gone."""
+
+    CHARGE = "Charge"
+    RELEASE = "Release"
+
+
+class UnpricedRequests(StrEnum):
+    """What to do, under a cost limit, with a request to a model without a price."""
+
+    REFUSE = "Refuse"
+    ALLOW = "Allow"
+
+
+class PromptCaching(StrEnum):
+    """Whether prompts are prepared for the providers' own caches."""
+
+    OFF = "Off"
+    AUTO = "Auto"
 
 
 class Routing(StrEnum):
@@ -58,33 +80,6 @@ class ModelAccess(ContractModel):
     )
 
 
-_Amount = Annotated[int, Field(strict=True, ge=1, le=MAX_SAFE_INTEGER)]
-
-
-class Limit(ContractModel):
-    """One limit on what the whole team uses in one calendar window."""
-
-    rules = (
-        Rule(
-            "has(self.requests) != has(self.tokens)",
-            lambda limit: (limit.requests is None) != (limit.tokens is None),
-            "a limit needs exactly one of requests and tokens",
-            "keep one of them; a second limit can hold the other",
-        ),
-    )
-
-    name: Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_PATTERN)] = Field(
-        description="Name of the limit, told to those whom it refuses."
-    )
-    per: Per = Field(description="Calendar window in spec.timeZone. A week begins on Monday.")
-    requests: _Amount | None = Field(
-        default=None, description="Calls of applications in one window. Answers from the cache are free."
-    )
-    tokens: _Amount | None = Field(
-        default=None, description="Tokens of all kinds in one window: input, cached input and output."
-    )
-
-
 class TeamCache(ContractModel):
     """What of the team's answers may be cached."""
 
@@ -96,6 +91,31 @@ class TeamCache(ContractModel):
         default=86400,
         alias="maxTTLSeconds",
         description="Upper bound, in seconds, on how long a provider says to keep answers. 0 = nothing is cached.",
+    )
+
+
+class Alerts(ContractModel):
+    """When people are told how far a limit is used."""
+
+    thresholds_percent: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=1, le=100)], ...], Field(max_length=8), UniqueBy()
+    ] = Field(
+        default=(50, 80, 95, 100),
+        description="Used, in per cent of a limit, at which an Event is written, once in each window.",
+    )
+
+
+class Optimization(ContractModel):
+    """Ways to spend fewer tokens. Off unless they are asked for."""
+
+    max_output_tokens: Annotated[int, Field(strict=True, ge=1, le=100_000_000)] | None = Field(
+        default=None,
+        description="The most output tokens that a request may ask for; one that asks for more, or names no bound, "
+        "is sent with this one.",
+    )
+    prompt_caching: PromptCaching = Field(
+        default=PromptCaching.OFF,
+        description="Auto: long prefixes that stay the same are marked for the provider's own cache.",
     )
 
 
@@ -139,9 +159,21 @@ class TeamQuotaSpec(ContractModel):
             "write it like UTC or Europe/Berlin",
         ),
     ] = Field(default="UTC", description="IANA time zone of the limits' calendar windows, such as Europe/Berlin.")
-    on_store_unavailable: OnStoreUnavailable = Field(
-        default=OnStoreUnavailable.ALLOW,
-        description="Requests while the store that counts them is away. Allow: they pass unchecked, and are counted "
-        "afterwards. Deny: refused.",
+    unpriced_requests: UnpricedRequests = Field(
+        default=UnpricedRequests.REFUSE,
+        description="Under a costUSD limit, requests to models without pricing. Refuse: refused. Allow: they pass, "
+        "and cost nothing there.",
     )
+    alerts: Alerts = Field(default=Alerts(), description="When people are told how far a limit is used.")
+    on_store_unavailable: OnStoreUnavailable = Field(
+        default=OnStoreUnavailable.LOCAL_SHARE,
+        description="Requests while the store that counts them is away. LocalShare: each sidecar spends the part of "
+        "the limits that it was granted before. Allow: they pass unchecked, and are counted afterwards. Deny: refused.",
+    )
+    on_abandoned: OnAbandoned = Field(
+        default=OnAbandoned.CHARGE,
+        description="Requests whose sidecar was killed. Charge: the request and its estimated input count. Release: "
+        "nothing counts.",
+    )
+    optimization: Optimization = Field(default=Optimization(), description="Ways to spend fewer tokens.")
     cache: TeamCache = Field(default=TeamCache(), description="What of the team's answers may be cached.")

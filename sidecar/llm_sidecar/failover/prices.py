@@ -38,15 +38,23 @@ class Prices:
     cache_write: int
     output: int
 
-    def cost_nano_usd(self, usage: Usage) -> int:
-        """What this usage costs, rounded up to a whole nano-dollar."""
-        femto = (
+    @property
+    def dearest_input(self) -> int:
+        """What a token of input costs at most, whichever way the provider's own cache takes it."""
+        return max(self.input, self.cached_input, self.cache_write)
+
+    def cost_femto_usd(self, usage: Usage) -> int:
+        """What this usage costs, exactly."""
+        return (
             (usage.input_tokens or 0) * self.input
             + (usage.cache_read_tokens or 0) * self.cached_input
             + (usage.cache_write_tokens or 0) * self.cache_write
             + (usage.output_tokens or 0) * self.output
         )
-        return -(-femto // FEMTO_PER_NANO)
+
+    def cost_nano_usd(self, usage: Usage) -> int:
+        """The same, rounded up to a whole nano-dollar."""
+        return -(-self.cost_femto_usd(usage) // FEMTO_PER_NANO)
 
 
 @lru_cache(maxsize=KNOWN_PRICES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from typing import Final, Protocol
 
@@ -79,6 +79,9 @@ class Candidate:
     stands_in: bool = False
     """By `failoverFor`: only once all that serve the model itself have failed."""
 
+    steps_down: bool = False
+    """By `downgradeFor`: asked first where a team's limit is nearly used up, and otherwise never."""
+
     @property
     def name(self) -> str:
         """The provider's label."""
@@ -122,6 +125,7 @@ class Routes:
         self._exact: dict[str, list[_Way]] = defaultdict(list)
         self._patterns: list[tuple[str, _Way]] = []
         self._stand_ins: dict[str, list[_Way]] = defaultdict(list)
+        self._downgrades: dict[str, list[_Way]] = defaultdict(list)
         for configured in self._providers:
             for model in configured.models:
                 self._add(configured, model)
@@ -136,6 +140,8 @@ class Routes:
             self._exact[alias].append(_Way(configured, model, by_alias=True))
         for name in model.failover_for:
             self._stand_ins[name].append(_Way(configured, model, by_alias=True))
+        for name in model.downgrade_for:
+            self._downgrades[name].append(_Way(configured, model, by_alias=True))
 
     def candidates(
         self, api: API, model: str, *, request_type: RequestType = RequestType.GENERATION, request: Size | None = None
@@ -153,6 +159,17 @@ class Routes:
         if len(groups) == 1 and len(groups[0]) == 1:
             return groups[0]
         return tuple(chain.from_iterable(self._ordered(group, request) for group in groups))
+
+    def cheaper(
+        self, than: Candidate, api: API, request_type: RequestType, request: Size, asked: str
+    ) -> list[Candidate]:
+        """Who may answer in a model's stead for less (`downgradeFor`), cheapest first; nobody where it has no price."""
+        names = {asked, than.model.name, *than.model.aliases}
+        ways = [way for name in sorted(names) for way in self._downgrades.get(name, ())]
+        found = [replace(one, steps_down=True) for one in self._distinct(ways, api, request_type, stands_in=True)]
+        bound = cost_at_most(than.model, request)
+        costs = [(cost_at_most(one.model, request), position) for position, one in enumerate(found)]
+        return [found[position] for cost, position in sorted(costs) if cost < bound]
 
     def _find(self, api: API, request_type: RequestType, model: str) -> tuple[Group, ...]:
         """Those that serve it and then those that stand in, each by priority; a provider stands in each part once.

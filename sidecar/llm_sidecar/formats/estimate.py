@@ -29,13 +29,23 @@ _GEMINI_PART: Final = re.compile(rb'"(?:inline|file)(?:D|_d)ata"\s*+:\s*+\{')
 
 def input_tokens(body: bytes) -> int:
     """The estimate for a request that consists of text and parts like images."""
-    parts = len(_TYPED_PART.findall(body))
-    if b"inline" in body or b"file" in body:
-        parts += len(_GEMINI_PART.findall(body))
+    parts = _parts(body)
     if not parts:
         return text_tokens(len(body))
     encoded_bytes = sum(run.end(1) - run.start(1) for run in _BASE64.finditer(body))
     return text_tokens(len(body) - encoded_bytes) + parts * TOKENS_PER_PART
+
+
+def has_parts(body: bytes) -> bool:
+    """True where an image, a file or a sound is a part of the request."""
+    return _parts(body) > 0
+
+
+def _parts(body: bytes) -> int:
+    parts = len(_TYPED_PART.findall(body))
+    if b"inline" in body or b"file" in body:
+        parts += len(_GEMINI_PART.findall(body))
+    return parts
 
 
 def text_tokens(size_bytes: int) -> int:

@@ -16,10 +16,23 @@ def _script(name: str) -> Script:
 RESERVE: Final = _script("reserve")
 SETTLE: Final = _script("settle")
 RENEW: Final = _script("renew")
+RESTORE: Final = _script("restore")
+SHARE: Final = _script("share")
 PROVIDER_TAKE: Final = _script("provider_take")
 PROVIDER_RETURN: Final = _script("provider_return")
 
 
-def quota_keys(team: str) -> tuple[str, str, str]:
-    """All keys that the scripts touch, in their order. `team` is `NAMESPACE/NAME`."""
-    return keys.quota_counters(team), keys.quota_leases(team), keys.quota_reservations(team)
+def quota_keys(team: str) -> tuple[str, str, str, str, str]:
+    """The keys of reservations and settlements, in the scripts' order. `team` is `NAMESPACE/NAME`."""
+    return (
+        keys.quota_counters(team),
+        keys.quota_leases(team),
+        keys.quota_reservations(team),
+        keys.quota_ledger(team),
+        keys.quota_alerts(team),
+    )
+
+
+def share_keys(team: str) -> tuple[str, str, str]:
+    """The keys of `share.lua`."""
+    return keys.quota_counters(team), keys.quota_shares(team), keys.quota_share_leases(team)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from llm_sidecar.quota.scripts import SETTLE
-from llm_sidecar.store import Store, StoreUnavailable
+from llm_sidecar.quota.ledger import RELEASED
+from llm_sidecar.store import StoreUnavailable
 
 _BATCH: Final = 64
 """Keeps one script call well under a millisecond: other callers of the store wait meanwhile."""
@@ -32,22 +32,27 @@ class SettleMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What a reservation came to: counter and amount of each limit."""
+    """What a reservation came to."""
 
     request_id: str
     mode: SettleMode
-    amounts: tuple[tuple[str, int], ...]
+    amounts: tuple[tuple[str, int, int, int, str], ...]
+    """Of each limit: counter, amount, femto-dollars beyond it, the limit's maximum, thresholds to report."""
+    words: tuple[str | int, ...] = RELEASED
+    """For the ledger."""
 
     def arguments(self) -> list[str | int]:
         """This settlement's part of the script's arguments."""
         flat: list[str | int] = [self.request_id, self.mode.value, len(self.amounts)]
-        for counter, amount in self.amounts:
-            flat += (counter, amount)
+        for amount in self.amounts:
+            flat += amount
+        flat += self.words
         return flat
 
 
 class SettlementQueue:
-    """Takes settlements without waiting and brings them to the store, in order.
+    """Takes settlements without waiting and brings them to the store, in order, by `book`, which raises
+    `StoreUnavailable`.
 
     Bounded: what does not fit, or comes after the close, is counted in `dropped` and left to the end of its lease.
     `on_dropped` hears of each loss, with the number of settlements.
@@ -55,17 +60,15 @@ class SettlementQueue:
 
     def __init__(
         self,
-        store: Store,
+        book: Callable[[Sequence[Settlement]], Awaitable[None]],
         *,
-        keys: Sequence[str],
         max_pending: int = _MAX_PENDING,
         on_dropped: Callable[[int], object] | None = None,
     ) -> None:
         self.dropped = 0
+        self._book = book
         self._on_dropped = on_dropped
         self._is_closed = False
-        self._store = store
-        self._keys = keys
         self._max_pending = max_pending
         self._pending: deque[Settlement] = deque()
         self._in_flight = 0
@@ -118,7 +121,7 @@ class SettlementQueue:
             batch = [self._pending.popleft() for _ in range(min(_BATCH, len(self._pending)))]
             self._in_flight = len(batch)
             try:
-                await self._settle(batch)
+                await self._book(batch)
             except StoreUnavailable as unavailable:
                 failures += 1
                 refusals = refusals + 1 if unavailable.reason == "script" else 0
@@ -131,12 +134,6 @@ class SettlementQueue:
             if not self._pending:
                 self._wanted.clear()
                 self._drained.set()
-
-    async def _settle(self, batch: list[Settlement]) -> None:
-        arguments: list[str | int] = []
-        for settlement in batch:
-            arguments += settlement.arguments()
-        await self._store.run(SETTLE, self._keys, arguments)
 
     def _put_back(self, batch: list[Settlement], *, maybe_executed: bool) -> None:
         self._in_flight = 0

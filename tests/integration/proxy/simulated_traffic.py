@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llm_sidecar.simulate import SimulatorSettings, running
 from tests.integration.background import in_background
+from tests.integration.booked import booked
 from tests.integration.processes import Sidecar, running_sidecar
 from tests.integration.proxy.harness import PATIENCE_SECONDS, Reply
 
@@ -153,7 +154,7 @@ def gather(manifests: Path, store_url: str, *, asked: Sequence[Asked], direct: S
     return Traffic(
         told={key: Told(reply=reply, line=lines[reply.request_id]) for key, reply in replies.items()},
         direct=answers,
-        booked=_booked(store_url),
+        booked=booked(store_url),
         exposition=exposition,
         log=[*written, *sidecar.stderr.all()],
     )
@@ -227,16 +228,6 @@ async def _ask(session: aiohttp.ClientSession, call: Call, model: str, fault: st
 
 _Place = tuple[str, list[str], str, str, dict[str, Any]]
 """Name, models, key in the Secret, path before the API's own, and what else its spec says."""
-
-
-def _booked(store_url: str) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    with redis.Redis.from_url(store_url) as client:
-        for key in client.keys("*:quota:counters"):
-            for field, value in client.hgetall(key).items():
-                name, *_, kind = field.decode().split("|")
-                totals[f"{name}|{kind}"] = totals.get(f"{name}|{kind}", 0) + int(value)
-    return {name: amount for name, amount in totals.items() if amount}
 
 
 def _manifests(base_url: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llm_sidecar.embedded_store import embedded_store
 from llm_sidecar.quota import Quota, QuotaExceeded, Reservation
 from llm_sidecar.redis_store import RedisStore
-from tests.unit.quota.conftest import TEAM, command, counters, end_leases, settled, team_spec
+from tests.unit.quota.conftest import TEAM, command, counters, demand, end_leases, settle, settled, team_spec
 
 LIMITS: tuple[dict[str, Any], ...] = (
     {"name": "tokens", "per": "Month", "tokens": 1000},
@@ -47,16 +47,14 @@ async def play(steps: list[tuple[str, int, float]], quota: Quota, store: RedisSt
         if step == "reserve":
             amounts = first, int(second)
             try:
-                reservation = await quota.reserve(
-                    request_id=f"request{position}", input_tokens=amounts[0], output_tokens=amounts[1]
-                )
+                reservation = await quota.reserve(f"request{position}", demand(*amounts))
                 truth.open.append((reservation, *amounts))
             except QuotaExceeded as exceeded:
                 refusal = exceeded.refusal
                 assert refusal.used + refusal.reserved + refusal.requested > refusal.limit
         elif step == "settle" and (taken := truth.take(first)):
             used = int((taken[1] + taken[2]) * second)
-            quota.settle(taken[0], total_tokens=used, source="measured")
+            settle(quota, taken[0], used, "measured")
             truth.tokens, truth.requests = truth.tokens + used, truth.requests + 1
         elif step == "release" and (taken := truth.take(first)):
             quota.release(taken[0])
@@ -69,7 +67,7 @@ async def play(steps: list[tuple[str, int, float]], quota: Quota, store: RedisSt
             assert found.get(f"{limit}|used", 0) + found.get(f"{limit}|held", 0) <= maximum
             assert found.get(f"{limit}|held", 0) >= 0
     for reservation, input_tokens, output_tokens in truth.open:
-        quota.settle(reservation, total_tokens=input_tokens + output_tokens, source="measured")
+        settle(quota, reservation, input_tokens + output_tokens, "measured")
         truth.tokens, truth.requests = truth.tokens + input_tokens + output_tokens, truth.requests + 1
     await settled(quota)
     found = await counters(store)

@@ -8,9 +8,19 @@ import pytest
 
 from llm_sidecar.contract.windows import Per, window_at
 from llm_sidecar.quota import Quota, QuotaExceeded, QuotaStoreUnavailable, Reservation
-from llm_sidecar.quota.scripts import SETTLE, quota_keys
+from llm_sidecar.quota.scripts import quota_keys
 from llm_sidecar.redis_store import RedisStore
-from tests.unit.quota.conftest import TEAM, command, counters, end_leases, settled, team_spec
+from tests.unit.quota.conftest import (
+    TEAM,
+    command,
+    counters,
+    demand,
+    end_leases,
+    settle,
+    settle_directly,
+    settled,
+    team_spec,
+)
 
 OpenQuota = Callable[..., Quota]
 DAILY = {"name": "daily", "per": "Month", "tokens": 1000}
@@ -18,7 +28,7 @@ CALLS = {"name": "calls", "per": "Month", "requests": 50}
 
 
 async def reserve(quota: Quota, request_id: str, *, input_tokens: int = 10, output_tokens: int = 90) -> Reservation:
-    return await quota.reserve(request_id=request_id, input_tokens=input_tokens, output_tokens=output_tokens)
+    return await quota.reserve(request_id, demand(input_tokens, output_tokens))
 
 
 async def test_a_settled_request_costs_what_it_used(store: RedisStore, open_quota: OpenQuota) -> None:
@@ -27,7 +37,7 @@ async def test_a_settled_request_costs_what_it_used(store: RedisStore, open_quot
     assert await counters(store) == {"daily|held": 100, "calls|held": 1}
     assert reservation.remaining == "daily=900"
 
-    quota.settle(reservation, total_tokens=37, source="measured")
+    settle(quota, reservation, 37, "measured")
     await settled(quota)
 
     assert await counters(store) == {"daily|held": 0, "daily|used": 37, "calls|held": 0, "calls|used": 1}
@@ -49,7 +59,7 @@ async def test_without_limits_nobody_is_asked(tmp_path: Path, open_quota: OpenQu
     quota = open_quota(store=away, policy="Deny")
 
     reservation = await reserve(quota, "a")
-    quota.settle(reservation, total_tokens=5, source="measured")
+    settle(quota, reservation, 5, "measured")
 
     assert reservation.backed
     assert quota.pending_settlements == 0
@@ -80,7 +90,7 @@ async def test_nothing_is_taken_from_one_limit_when_another_refuses(store: Redis
 
 async def test_a_refusal_tells_the_limit_and_its_figures(open_quota: OpenQuota) -> None:
     quota = open_quota(CALLS, DAILY)
-    quota.settle(await reserve(quota, "a"), total_tokens=300, source="measured")
+    settle(quota, await reserve(quota, "a"), 300, "measured")
     await settled(quota)
     await reserve(quota, "b", output_tokens=590)
 
@@ -97,7 +107,7 @@ async def test_a_refusal_tells_the_limit_and_its_figures(open_quota: OpenQuota) 
 
 async def test_waiting_for_the_window_is_told_where_usage_is_in_the_way(open_quota: OpenQuota) -> None:
     quota = open_quota({"name": "monthly", "per": "Month", "tokens": 100})
-    quota.settle(await reserve(quota, "a"), total_tokens=100, source="measured")
+    settle(quota, await reserve(quota, "a"), 100, "measured")
     await settled(quota)
 
     with pytest.raises(QuotaExceeded) as caught:
@@ -123,13 +133,13 @@ async def test_a_request_larger_than_a_limit_says_that_it_never_fits(open_quota:
 async def test_settling_twice_charges_once(store: RedisStore, open_quota: OpenQuota) -> None:
     quota = open_quota(DAILY)
     reservation = await reserve(quota, "a")
-    quota.settle(reservation, total_tokens=40, source="measured")
-    quota.settle(reservation, total_tokens=40, source="measured")
+    settle(quota, reservation, 40, "measured")
+    settle(quota, reservation, 40, "measured")
     quota.release(reservation)
     await settled(quota)
     counter = reservation.counters[0][1]
 
-    await store.run(SETTLE, quota_keys(TEAM), ["a", "again", 1, counter, 40])
+    await settle_directly(store, "a", "again", counter, 40)
 
     assert (await counters(store))["daily|used"] == 40
 
@@ -141,7 +151,7 @@ async def test_a_repeated_settle_that_overtakes_the_first_charges_once(
     counter = (await reserve(quota, "a")).counters[0][1]
 
     for mode in ("again", "first", "again"):
-        await store.run(SETTLE, quota_keys(TEAM), ["a", mode, 1, counter, 40])
+        await settle_directly(store, "a", mode, counter, 40)
 
     assert await counters(store) == {"daily|used": 40, "daily|held": 0}
 
@@ -151,7 +161,7 @@ async def test_a_settle_whose_hold_the_store_lost_is_charged(store: RedisStore, 
     reservation = await reserve(quota, "a")
     await command(store, "FLUSHALL")
 
-    quota.settle(reservation, total_tokens=40, source="measured")
+    settle(quota, reservation, 40, "measured")
     await settled(quota)
 
     assert await counters(store) == {"daily|used": 40}
@@ -180,7 +190,7 @@ async def test_a_settle_after_the_lease_ended_charges_the_difference(
     await end_leases(store)
     await reserve(other, "a")
 
-    quota.settle(late, total_tokens=total_tokens, source="measured")
+    settle(quota, late, total_tokens, "measured")
     await settled(quota)
 
     found = await counters(store)
@@ -209,7 +219,7 @@ async def test_an_open_request_keeps_its_lease(store: RedisStore, open_quota: Op
 
 async def test_a_new_limit_counts_at_once_and_keeps_what_is_spent(open_quota: OpenQuota) -> None:
     quota = open_quota(DAILY)
-    quota.settle(await reserve(quota, "a"), total_tokens=500, source="measured")
+    settle(quota, await reserve(quota, "a"), 500, "measured")
     await settled(quota)
 
     quota.configure(team_spec({**DAILY, "tokens": 400}))
@@ -229,20 +239,19 @@ async def test_a_window_that_rolls_over_is_empty_and_the_old_one_gets_its_settle
     quota = open_quota({**DAILY, "per": "Minute"}, lease_seconds=600)
     before = await reserve(quota, "before", input_tokens=0, output_tokens=1000)
     old_counter = before.counters[0][1]
-    pair = quota._windows[0]
-    assert pair is not None
+    pair = quota._windows["daily"]
     fields = await command(store, "HGETALL", quota_keys(TEAM)[0])
     assert isinstance(fields, list)
     past = old_counter.replace(str(pair.current.end_ms), "1000").replace(str(pair.current.start_ms), "0")
-    await command(store, "DEL", quota_keys(TEAM)[0])
+    await command(store, "HDEL", quota_keys(TEAM)[0], f"{old_counter}|held")
     await command(store, "HSET", quota_keys(TEAM)[0], f"{past}|held", 1000, f"{past}|used", 7)
-    record = f"o\n{past}\t1000\t0"
+    record = f"o\n{past}\t1000\t0\t0"
     await command(store, "HSET", quota_keys(TEAM)[2], "before", record)
 
     await reserve(quota, "after", output_tokens=90)
     assert await counters(store) == {"daily|held": 1100, "daily|used": 7}
 
-    quota.settle(before, total_tokens=600, source="measured")
+    settle(quota, before, 600, "measured")
     await settled(quota)
     assert await command(store, "HGET", quota_keys(TEAM)[0], f"{past}|used") == b"607"
 
@@ -276,7 +285,7 @@ async def test_amounts_beyond_the_exact_range_of_doubles_stay_exact(store: Redis
     await reserve(quota, "b", input_tokens=0, output_tokens=1)
     with pytest.raises(QuotaExceeded) as caught:
         await reserve(quota, "c", input_tokens=0, output_tokens=1)
-    await store.run(SETTLE, quota_keys(TEAM), ["b", "first", 1, counter, 10**15 + 1])
+    await settle_directly(store, "b", "first", counter, 10**15 + 1)
 
     assert (caught.value.refusal.used, caught.value.refusal.reserved) == (limit - 2, 2)
     assert await counters(store) == {"daily|used": limit - 2 + 10**15 + 1, "daily|held": 1}
@@ -319,7 +328,7 @@ async def test_allow_lets_in_and_books_when_the_store_is_back(
     reservation = await reserve(quota, "a")
     assert not reservation.backed
     assert reservation.remaining is None
-    quota.settle(reservation, total_tokens=40, source="estimated")
+    settle(quota, reservation, 40, "estimated")
     link.symlink_to(store_url.removeprefix("unix://"))
     await settled(quota)
     await away.close()
@@ -333,7 +342,7 @@ async def test_a_reservation_that_arrives_after_it_was_given_up_holds_nothing(
     """A paused server reads late what a dropped connection had sent."""
     quota = open_quota(DAILY)
     counter = (await reserve(quota, "warm", output_tokens=0)).counters[0][1]
-    await store.run(SETTLE, quota_keys(TEAM), ["late", "unbacked", 1, counter, 40])
+    await settle_directly(store, "late", "unbacked", counter, 40)
 
     with pytest.raises(ValueError, match="settled already"):
         await reserve(quota, "late")
@@ -344,7 +353,7 @@ async def test_a_reservation_that_arrives_after_it_was_given_up_holds_nothing(
 async def test_closing_gives_up_after_its_time_and_counts_what_is_lost(tmp_path: Path) -> None:
     away = RedisStore(f"unix://{tmp_path}/none.sock")
     quota = Quota(away, team=TEAM, spec=team_spec(DAILY))
-    quota.settle(await reserve(quota, "a"), total_tokens=40, source="measured")
+    settle(quota, await reserve(quota, "a"), 40, "measured")
 
     await quota.close(timeout_seconds=0.01)
     await away.close()
@@ -361,11 +370,11 @@ async def test_every_settlement_that_is_lost_is_told(tmp_path: Path) -> None:
     quota = Quota(away, team=TEAM, spec=team_spec(DAILY), on_dropped=told.append)
     late = await reserve(quota, "late")
     for request_id in ("a", "b"):
-        quota.settle(await reserve(quota, request_id), total_tokens=40, source="measured")
+        settle(quota, await reserve(quota, request_id), 40, "measured")
 
     await quota.close(timeout_seconds=0.01)
     assert told == [2]
-    quota.settle(late, total_tokens=40, source="measured")
+    settle(quota, late, 40, "measured")
     assert told == [2, 1]
     assert (quota.dropped_settlements, quota.pending_settlements) == (3, 0)
     await away.close()
@@ -373,7 +382,7 @@ async def test_every_settlement_that_is_lost_is_told(tmp_path: Path) -> None:
 
 async def test_a_close_that_was_cancelled_may_be_done_again(store: RedisStore) -> None:
     quota = Quota(store, team=TEAM, spec=team_spec(DAILY))
-    quota.settle(await reserve(quota, "a"), total_tokens=40, source="measured")
+    settle(quota, await reserve(quota, "a"), 40, "measured")
     closing = asyncio.ensure_future(quota.close(timeout_seconds=5))
     await asyncio.sleep(0)
     closing.cancel()

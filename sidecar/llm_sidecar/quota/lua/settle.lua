@@ -1,28 +1,85 @@
--- Replace holds by what was used. By id, so that telling it twice charges once.
+-- Replace holds by what was used. By id, so that telling it twice charges once. What is charged goes into the ledger,
+-- and a threshold that is crossed by it into the alerts, once for the whole fleet and window.
 --
 -- KEYS: as in reserve.lua, where the records are explained.
--- ARGV: for each settlement: id, mode, number of counters, then for each counter: its name, amount used.
+-- ARGV: highest sequence seen, incarnation seen ('' for none), the sidecar's name, then for each settlement: id, mode, number of counters, then for each counter: its name,
+--       amount used, of cost the femto-dollars beyond whole nano-dollars, the limit, thresholds in per cent ('50,80');
+--       then the ledger's words: api, provider, model, asked model, source, input, cache read, cache write, output,
+--       reasoning, nano-USD, femto-USD beyond those, status.
 -- Modes say what it means when the id has no record:
 --   first     its reservation was answered, and this is the first settle: the store lost it; charge what is told here
 --   again     a settle whose answer was lost may have come through: then it is done
 --   unbacked  the reservation was never answered: charge, and close the id in case the reservation is still on its way
--- Answer: number of settlements.
+-- Answer: {sequence, incarnation or '', then counter, used for each counter that was charged}
+--       | {'lost'}: the server has forgotten what the caller has seen; nothing was changed: see restore.lua
 
-local COUNTERS, LEASES, RESERVATIONS = KEYS[1], KEYS[2], KEYS[3]
+local COUNTERS, LEASES, RESERVATIONS, LEDGER, ALERTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local CLOSED_KEPT_MS = 60 * 60 * 1000
+local LEDGER_ENTRIES, ALERT_ENTRIES = 100000, 1000
+local FEMTO_PER_NANO = 1000000
+local LEDGER_WORDS = {'api', 'provider', 'model', 'asked_model', 'source', 'input', 'cache_read', 'cache_write', 'output',
+  'reasoning', 'nano_usd', 'femto_rest', 'status'}
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_text = string.format('%.0f', now)
+local used_now = {}
 
 -- Amounts stay decimal strings: HINCRBY adds 64-bit integers, Lua's doubles would round them. A counter that is full
 -- stays as it is, and the rest of the script still happens.
 local function add(counter, kind, amount)
-  if amount ~= '0' and amount ~= '-0' then redis.pcall('HINCRBY', COUNTERS, counter .. kind, amount) end
+  if amount == '0' or amount == '-0' then return nil end
+  local sum = redis.pcall('HINCRBY', COUNTERS, counter .. kind, amount)
+  return type(sum) == 'number' and sum or nil
 end
 
 -- A limit's counter without its window: the window that was reserved is the record's, not the caller's guess.
 local function limit_of(counter)
   return string.match(counter, '^(.*)|%d+|%d+$')
+end
+
+local function alert(counter, used, limit, thresholds)
+  local lowest = string.match(thresholds, '^%d+')
+  if not lowest or used * 100 < tonumber(limit) * tonumber(lowest) then return end
+  local told = redis.call('HMGET', COUNTERS, counter .. '|alerted', counter .. '|credit', counter .. '|reset')
+  local reset = tonumber(told[3] or '0')
+  local maximum = tonumber(limit) + tonumber(told[2] or '0') - reset
+  local highest = tonumber(told[1] or '0')
+  for percent in string.gmatch(thresholds, '%d+') do
+    if tonumber(percent) > highest and (used - reset) * 100 >= maximum * tonumber(percent) then
+      local name, unit, per, start_ms, end_ms = string.match(counter, '^(.-)|(.-)|(.-)|(%d+)|(%d+)$')
+      redis.call('XADD', ALERTS, 'MAXLEN', '~', ALERT_ENTRIES, '*', 'limit', name, 'unit', unit, 'per', per,
+        'start_ms', start_ms, 'end_ms', end_ms, 'percent', percent, 'used', string.format('%.0f', used - reset),
+        'maximum', string.format('%.0f', maximum), 'at_ms', now_text)
+      redis.call('HSET', COUNTERS, counter .. '|alerted', percent)
+    end
+  end
+end
+
+-- For the ledger: a decimal with six digits of a nano-dollar, where there is such a rest. One charge is below 2^53.
+local function delta_text(whole, rest)
+  if rest == 0 then return string.format('%.0f', whole) end
+  if whole >= 0 then return string.format('%.0f.%06d', whole, rest) end
+  return string.format('-%.0f.%06d', -whole - 1, FEMTO_PER_NANO - rest)
+end
+
+-- Charges a counter, `less` of it being charged already. The fraction of a nano-dollar is kept until it makes one.
+local function charge(counter, told, less, charges)
+  local amount, rest = told and told[1] or '0', told and told[2] or '0'
+  if rest ~= '0' then
+    local sum = redis.call('HINCRBY', COUNTERS, counter .. '|rest', rest)
+    if sum >= FEMTO_PER_NANO then
+      redis.call('HINCRBY', COUNTERS, counter .. '|rest', -FEMTO_PER_NANO)
+      add(counter, '|used', '1')
+    end
+  end
+  local used = add(counter, '|used', amount)
+  if less ~= '0' then used = add(counter, '|used', '-' .. less) or used end
+  charges[#charges + 1] = counter .. '\t' .. delta_text(tonumber(amount) - tonumber(less), tonumber(rest))
+  if used then
+    used_now[counter] = used
+    if told then alert(counter, used, told[3], told[4]) end
+  end
 end
 
 local function close(id, mode)
@@ -35,34 +92,63 @@ local function close(id, mode)
   end
 end
 
-local function settle(id, mode, told)
+local function settle(id, mode, told, entry)
   local record = redis.call('HGET', RESERVATIONS, id)
   local state = record and string.sub(record, 1, 1)
   if state == 'c' or (not record and mode == 'again') then return end
-  if not record then
-    for _, entry in ipairs(told) do add(entry[1], '|used', entry[2]) end
-    if mode == 'unbacked' then close(id, mode) end
-    return
-  end
-  local amounts = {}
-  for _, entry in ipairs(told) do amounts[limit_of(entry[1])] = entry[2] end
-  for counter, held, charged in string.gmatch(record, '([^\t\n]+)\t(%d+)\t(%d+)') do
-    if state == 'o' then
-      add(counter, '|held', '-' .. held)
-    else -- abandoned: charged already with what it surely sent
-      add(counter, '|used', '-' .. charged)
+  local charges = {}
+  if record then
+    local amounts, unmatched = {}, {}
+    for _, one in ipairs(told) do amounts[limit_of(one.counter)], unmatched[limit_of(one.counter)] = one, one end
+    for counter, held, charged, beyond in string.gmatch(record, '([^\t\n]+)\t(%d+)\t(%d+)\t(%d+)') do
+      local less = '0'
+      if state == 'o' then
+        add(counter, '|held', '-' .. held)
+        add(counter, '|beyond', '-' .. beyond)
+      else -- abandoned: charged already with what it surely sent
+        less = charged
+      end
+      charge(counter, amounts[limit_of(counter)], less, charges)
+      unmatched[limit_of(counter)] = nil
     end
-    add(counter, '|used', amounts[limit_of(counter)] or '0')
+    for _, one in pairs(unmatched) do charge(one.counter, one, '0', charges) end
+    close(id, mode)
+  else
+    for _, one in ipairs(told) do charge(one.counter, one, '0', charges) end
+    if mode == 'unbacked' then close(id, mode) end
   end
-  close(id, mode)
+  if entry[5] ~= '' then -- else it was released: nothing was spent
+    local words = {'id', id, 'at_ms', now_text, 'sidecar', ARGV[3], 'charges', table.concat(charges, '\n')}
+    for n, name in ipairs(LEDGER_WORDS) do
+      words[#words + 1] = name
+      words[#words + 1] = entry[n]
+    end
+    redis.call('XADD', LEDGER, 'MAXLEN', '~', LEDGER_ENTRIES, '*', unpack(words))
+  end
 end
 
-local i, settlements = 1, 0
+local told = redis.call('HMGET', COUNTERS, '#sequence', '#incarnation')
+if tonumber(told[1] or '0') < tonumber(ARGV[1]) or (ARGV[2] ~= '' and ARGV[2] ~= told[2]) then return {'lost'} end
+
+local i = 4
 while i <= #ARGV do
+  local id, mode, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local told = {}
-  for n = 1, tonumber(ARGV[i + 2]) do told[n] = {ARGV[i + 1 + 2 * n], ARGV[i + 2 + 2 * n]} end
-  settle(ARGV[i], ARGV[i + 1], told)
-  i = i + 3 + 2 * #told
-  settlements = settlements + 1
+  i = i + 3
+  for n = 1, count do
+    told[n] = {ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], counter = ARGV[i]}
+    i = i + 5
+  end
+  settle(id, mode, told, {unpack(ARGV, i, i + #LEDGER_WORDS - 1)})
+  i = i + #LEDGER_WORDS
 end
-return settlements
+
+local answer = {
+  tostring(redis.call('HINCRBY', COUNTERS, '#sequence', 1)),
+  told[2] or '',
+}
+for counter, used in pairs(used_now) do
+  answer[#answer + 1] = counter
+  answer[#answer + 1] = string.format('%.0f', used)
+end
+return answer

@@ -1,0 +1,26 @@
+-- Give back to a server what it has forgotten (it restarted empty, or an older copy took over), as far as this sidecar
+-- has seen it: no counter of a current window is lower than what was seen.
+--
+-- KEYS: counters (hash). ARGV: incarnation seen ('' for none), name for a new one, highest sequence seen, then counter
+--       and used for each counter seen. Answer: {sequence, incarnation}.
+--
+-- The first sidecar that notices names a new incarnation, which makes every other one tell what it has seen, too.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local told = redis.call('HMGET', KEYS[1], '#sequence', '#incarnation')
+local incarnation = told[2]
+if not incarnation or incarnation == ARGV[1] then
+  incarnation = ARGV[2]
+  redis.call('HSET', KEYS[1], '#incarnation', incarnation)
+end
+for i = 4, #ARGV, 2 do
+  if tonumber(string.match(ARGV[i], '|(%d+)$')) > now then
+    local used = redis.call('HGET', KEYS[1], ARGV[i] .. '|used')
+    -- Doubles do: a limit is below 2^53, and beyond it there is no room in either case.
+    if tonumber(used or '0') < tonumber(ARGV[i + 1]) then redis.call('HSET', KEYS[1], ARGV[i] .. '|used', ARGV[i + 1]) end
+  end
+end
+local sequence = math.max(tonumber(told[1] or '0'), tonumber(ARGV[3])) + 1
+redis.call('HSET', KEYS[1], '#sequence', string.format('%.0f', sequence))
+return {string.format('%.0f', sequence), incarnation}

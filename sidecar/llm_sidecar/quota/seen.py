@@ -1,0 +1,63 @@
+"""What this sidecar has seen of the team's counters: enough to notice that the store has lost data, and to mend it.
+
+A server that restarts empty, or a replica that takes over before the last writes reached it, knows less than its
+clients. Every script that writes raises a sequence; whoever is told a smaller one than before tells the store what
+it has seen (`restore.lua`), and the first who does so names a new incarnation, so that all others do, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llm_sidecar.store import Reply
+
+_KEPT_COUNTERS = 256
+
+
+class SeenCounters:
+    """The newest of what the store has told."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.incarnation = ""
+        self._used: dict[str, int] = {}
+
+    def take(self, sequence: Reply, incarnation: Reply) -> None:
+        """The head of an answer. Answers may come in any order."""
+        if isinstance(sequence, bytes) and isinstance(incarnation, bytes):
+            self.sequence = max(self.sequence, int(sequence))
+            if incarnation and not self.incarnation:
+                self.incarnation = incarnation.decode()
+
+    def used(self, counter: str, amount: int) -> None:
+        """What one counter has used. Of one that is not told again, its window is over."""
+        self._used.pop(counter, None)
+        self._used[counter] = amount
+        if len(self._used) > _KEPT_COUNTERS:
+            del self._used[next(iter(self._used))]
+
+    def settled(self, reply: Reply) -> None:
+        """The answer of `settle.lua`."""
+        match reply:
+            case [sequence, incarnation, *counters]:
+                self.take(sequence, incarnation)
+                for counter, amount in zip(counters[::2], counters[1::2], strict=True):
+                    if isinstance(counter, bytes) and isinstance(amount, bytes):
+                        self.used(counter.decode(), int(amount))
+            case _:
+                pass
+
+    def restoring(self, new_incarnation: str) -> Sequence[str | int]:
+        """Arguments for `restore.lua`."""
+        told: list[str | int] = [self.incarnation, new_incarnation, self.sequence]
+        for counter, amount in self._used.items():
+            told += (counter, amount)
+        return told
+
+    def restored(self, reply: Reply) -> None:
+        """The answer of `restore.lua`: what was seen before is no measure any more."""
+        match reply:
+            case [bytes(sequence), bytes(incarnation)]:
+                self.sequence, self.incarnation = int(sequence), incarnation.decode()
+            case _:
+                pass

@@ -1,0 +1,86 @@
+"""A store that restarts empty, or with an older copy, is told what its clients have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from llm_sidecar.quota import Quota, QuotaExceeded
+from llm_sidecar.quota.scripts import quota_keys
+from llm_sidecar.redis_store import RedisStore
+from tests.unit.quota.conftest import TEAM, command, counters, demand, settle, settled
+
+OpenQuota = Callable[..., Quota]
+DAILY = {"name": "daily", "per": "Day", "tokens": 1000}
+
+
+async def spend(quota: Quota, request_id: str, tokens: int) -> None:
+    settle(quota, await quota.reserve(request_id, demand(tokens, 0)), tokens, "measured")
+    await settled(quota)
+
+
+async def test_a_store_that_restarts_empty_learns_again_what_was_spent(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    quota = open_quota(DAILY)
+    await spend(quota, "a", 700)
+    await command(store, "FLUSHALL")
+
+    with pytest.raises(QuotaExceeded) as raised:
+        await quota.reserve("b", demand(301, 0))
+    assert raised.value.refusal.used == 700
+    await spend(quota, "c", 100)
+    assert (await counters(store))["daily|used"] == 800
+
+
+async def test_every_sidecar_tells_what_it_saw_and_the_most_counts(store: RedisStore, open_quota: OpenQuota) -> None:
+    behind, ahead = open_quota(DAILY), open_quota(DAILY)
+    await spend(behind, "a", 100)
+    await spend(ahead, "b", 500)
+    await command(store, "FLUSHALL")
+
+    await behind.reserve("c", demand(0, 0))
+    assert (await counters(store))["daily|used"] == 100
+    await ahead.reserve("d", demand(0, 0))
+    assert (await counters(store))["daily|used"] == 600
+
+
+async def test_an_older_copy_that_takes_over_is_brought_up_to_date(store: RedisStore, open_quota: OpenQuota) -> None:
+    quota = open_quota(DAILY)
+    await spend(quota, "a", 300)
+    copy = await command(store, "HGETALL", quota_keys(TEAM)[0])
+    assert isinstance(copy, list)
+    await spend(quota, "b", 400)
+    await command(store, "DEL", quota_keys(TEAM)[0])
+    await command(store, "HSET", quota_keys(TEAM)[0], *(word for word in copy if isinstance(word, bytes)))
+
+    await quota.reserve("c", demand(0, 0))
+    assert (await counters(store))["daily|used"] == 700
+
+
+async def test_a_settlement_that_finds_the_store_empty_is_added_to_what_was_seen(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    quota = open_quota(DAILY)
+    await spend(quota, "a", 300)
+    reservation = await quota.reserve("b", demand(50, 0))
+    await command(store, "FLUSHALL")
+    settle(quota, reservation, 50, "measured")
+    await settled(quota)
+    assert (await counters(store))["daily|used"] == 350
+
+
+async def test_windows_that_are_over_are_not_brought_back(store: RedisStore, open_quota: OpenQuota) -> None:
+    quota = open_quota(DAILY)
+    await spend(quota, "a", 300)
+    quota._seen.used("daily|tokens|Day|0|1000", 5)
+    await command(store, "FLUSHALL")
+    await quota.reserve("b", demand(0, 0))
+    assert await command(store, "HEXISTS", quota_keys(TEAM)[0], "daily|tokens|Day|0|1000|used") == 0
+
+
+async def test_a_new_sidecar_that_has_seen_nothing_disturbs_nobody(store: RedisStore, open_quota: OpenQuota) -> None:
+    await spend(open_quota(DAILY), "a", 300)
+    await spend(open_quota(DAILY), "b", 300)
+    assert (await counters(store))["daily|used"] == 600

@@ -17,7 +17,6 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from llm_sidecar.admin import admin_handler
-from llm_sidecar.asking import Providers
 from llm_sidecar.audit import AuditLog
 from llm_sidecar.budget import BufferBudget
 from llm_sidecar.cache.answers import AnswerCache
@@ -26,6 +25,7 @@ from llm_sidecar.exchange import Serving
 from llm_sidecar.failover.circuit import CircuitState
 from llm_sidecar.guards import TokenGuard
 from llm_sidecar.health import Health
+from llm_sidecar.known_providers import Providers
 from llm_sidecar.metrics import Metrics
 from llm_sidecar.pipeline import Pipeline
 from llm_sidecar.provider_reports import ProviderReports
@@ -35,6 +35,7 @@ from llm_sidecar.translation.registry import load as load_translators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from llm_sidecar.contract.config import ConfigDocument
 
@@ -152,6 +153,7 @@ class Sidecar:
         token: str | None,
         audit_descriptor: int = 1,
         grace_seconds: float = GRACE_SECONDS,
+        state_directory: Path | None = None,
     ) -> None:
         self._first_document = document
         self._guard = TokenGuard(token)
@@ -162,7 +164,7 @@ class Sidecar:
         self._pipeline: Pipeline | None = None
         self.metrics = Metrics()
         self.health = Health(self.metrics)
-        self._storage = Storage(self.health)
+        self._storage = Storage(self.health, state_directory=state_directory)
         self._reports = ProviderReports(on_hint=self._hear_of_opening)
         self._providers = Providers(on_circuit=self._circuit_changed, on_outcome=self._reports.note)
         self._audit = AuditLog(audit_descriptor, on_change=self.health.audit_changed)

@@ -63,9 +63,23 @@ def _add_what_happened(fields: dict[str, Any], record: RequestRecord) -> None:
         fields["skipped"] = [
             {"provider": one.provider, "model": one.model, "reason": one.reason} for one in record.skipped
         ]
+    if record.quota_remaining or record.refused_limit or record.downgraded_from:
+        _add_quota(fields, record)
     if record.cost_nano_usd is not None:
         fields["cost_nano_usd"] = record.cost_nano_usd
-    for name in ("dropped", "quota_remaining", "sdk_retry_count", "client_gone", "interrupted"):
+    if record.dropped:
+        fields["dropped"] = record.dropped
+    if record.sdk_retry_count:
+        fields["sdk_retry_count"] = record.sdk_retry_count
+    if record.client_gone:
+        fields["client_gone"] = True
+    if record.interrupted:
+        fields["interrupted"] = True
+
+
+def _add_quota(fields: dict[str, Any], record: RequestRecord) -> None:
+    """What the team's limits said, where they said anything."""
+    for name in ("quota_remaining", "refused_limit", "shadow_refused", "unbounded", "downgraded_from"):
         if value := getattr(record, name):
             fields[name] = value
 

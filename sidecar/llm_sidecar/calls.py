@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from llm_sidecar.asking import Answered, Asking, Providers
+from llm_sidecar.asking import Answered, Asking
 from llm_sidecar.body import hold_parsed, read_body
 from llm_sidecar.cache.answers import CachedAnswer
 from llm_sidecar.cache.key import cache_digest
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llm_sidecar.exchange import Exchange
     from llm_sidecar.failover.breaker import Permit
     from llm_sidecar.failover.routes import Candidate
+    from llm_sidecar.known_providers import Providers
     from llm_sidecar.providers.base import Timeouts
 
 REFUSALS: Final = frozenset(
@@ -145,7 +146,8 @@ class Calls:
                 return await _relay_large(asked, opened, timeouts)
             asked.record.first_content = time.perf_counter()
             asked.spending.streaming(opened.observer)
-            return await StreamRelay(opened, timeouts, asked.exchange.held).run(asked.exchange.request, asked.record)
+            relay = StreamRelay(opened, timeouts, asked.exchange.held, on_progress=asked.spending.progress)
+            return await relay.run(asked.exchange.request, asked.record)
         finally:
             self._tell(permit, candidate, asked.record)
             opened.response.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
@@ -15,12 +15,15 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from llm_sidecar import __version__
 from llm_sidecar.failover.circuit import CircuitState
 from llm_sidecar.record import OTHER
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
     from llm_sidecar.record import RequestRecord
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -30,12 +33,29 @@ DURATION_BUCKETS: Final = (0.005, 0.02, 0.1, 0.3, 1, 2.5, 5, 10, 30, 60, 120, 30
 _CIRCUIT_FIGURES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
+class _Before(Collector):
+    """Has no metrics: is asked for them, and lets something be done before all others are."""
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        self._settle = settle
+
+    def collect(self) -> Iterable[Metric]:
+        self._settle()
+        return ()
+
+    def describe(self) -> Iterable[Metric]:
+        """None; without this, registering would collect."""
+        return ()
+
+
 class Metrics:
     """All metrics of one sidecar, in a registry of their own."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every first, which nothing reads
         self.registry = registry = CollectorRegistry()
+        self._pending: dict[tuple[Counter, *tuple[str, ...]], float] = {}
+        registry.register(_Before(self._settle))  # first, as they are asked in turn
         self.requests = Counter(
             "llm_requests",
             "Requests of applications, by final status.",
@@ -95,6 +115,24 @@ class Metrics:
         self.quota_refusals = Counter(
             "llm_quota_refusals", "Requests refused by a limit.", ("team", "limit"), registry=registry
         )
+        self.quota_shadow_refusals = Counter(
+            "llm_quota_shadow_refusals",
+            "Requests that a limit with onExceeded Shadow would have refused.",
+            ("team", "limit"),
+            registry=registry,
+        )
+        self.quota_unbounded = Counter(
+            "llm_quota_unbounded_requests",
+            "Requests under a limit with reservation Maximum whose input cannot be told from their body.",
+            ("team",),
+            registry=registry,
+        )
+        self.quota_downgrades = Counter(
+            "llm_quota_downgrades",
+            "Requests that a cheaper model answered, since a limit was nearly used up.",
+            ("team", "to"),
+            registry=registry,
+        )
         self.usage_source = Counter(
             "llm_usage_source", "How the charged tokens were known.", ("source",), registry=registry
         )
@@ -113,13 +151,16 @@ class Metrics:
         self.degraded.labels("audit").set(0)
         self._children: dict[tuple[object, ...], Callable[[float], None]] = {}
 
-    def _increase(self, counter: Counter, *labels: str) -> Callable[[float], None]:
-        # Looking up a child by its labels costs more than counting does; the labels are few.
-        key = (counter, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = counter.labels(*labels).inc
-        return child
+    def _increase(self, by: float, *key: *tuple[Counter, *tuple[str, ...]]) -> None:
+        """Count under a counter and its labels. Sums are enough until somebody asks: a counter takes seven calls."""
+        pending = self._pending
+        pending[key] = pending.get(key, 0) + by
+
+    def _settle(self) -> None:
+        """Bring what was counted since the last time to the counters."""
+        pending, self._pending = self._pending, {}
+        for (counter, *labels), amount in pending.items():
+            counter.labels(*labels).inc(amount)
 
     def _observe(self, histogram: Histogram, *labels: str) -> Callable[[float], None]:
         key = (histogram, *labels)
@@ -132,25 +173,35 @@ class Metrics:
         """Count one finished request; `now` is on the record's clock."""
         request_type = record.type or OTHER
         provider = record.provider
-        self._increase(self.requests, provider, str(record.status), record.model, record.team, request_type)(1)
+        self._increase(1, self.requests, provider, str(record.status), record.model, record.team, request_type)
         self._observe(self.duration, provider, request_type)(now - record.started)
         if record.refused_limit:
-            self._increase(self.quota_refusals, record.team, record.refused_limit)(1)
+            self._increase(1, self.quota_refusals, record.team, record.refused_limit)
+        if record.shadow_refused or record.unbounded or record.downgraded_from:
+            self._count_quota(record)
         if record.first_content is not None:
             self._observe(self.time_to_first_token, provider)(record.first_content - record.started)
         if record.cache is not None:
-            self._increase(self.cache_requests, record.cache)(1)
+            self._increase(1, self.cache_requests, record.cache)
         if record.cache == "hit":
             if record.usage is not None:
                 self.cache_saved_tokens.inc(record.usage.total_tokens)
             return
         if record.usage_source is not None:
-            self._increase(self.usage_source, record.usage_source)(1)
+            self._increase(1, self.usage_source, record.usage_source)
         self._count_tokens(record)
         if record.cost_nano_usd:
-            self._increase(self.cost, record.provider, record.model, record.team)(record.cost_nano_usd / 1e9)
+            self._increase(record.cost_nano_usd / 1e9, self.cost, record.provider, record.model, record.team)
         if len(record.attempts) > 1:
             self._count_further_attempts(record)
+
+    def _count_quota(self, record: RequestRecord) -> None:
+        for limit in record.shadow_refused:
+            self._increase(self.quota_shadow_refusals, record.team, limit)(1)
+        if record.unbounded:
+            self._increase(self.quota_unbounded, record.team)(1)
+        if record.downgraded_from:
+            self._increase(self.quota_downgrades, record.team, record.model)(1)
 
     def _count_tokens(self, record: RequestRecord) -> None:
         usage = record.usage
@@ -164,14 +215,14 @@ class Metrics:
             ("reasoning", usage.reasoning_tokens),
         ):
             if tokens:
-                self._increase(self.tokens, record.provider, record.model, record.team, kind)(tokens)
+                self._increase(tokens, self.tokens, record.provider, record.model, record.team, kind)
 
     def _count_further_attempts(self, record: RequestRecord) -> None:
         for failed, following in zip(record.attempts, record.attempts[1:], strict=False):
             if (failed.provider, failed.model) == (following.provider, following.model):
-                self._increase(self.retries, failed.provider, failed.outcome)(1)
+                self._increase(1, self.retries, failed.provider, failed.outcome)
             else:
-                self._increase(self.failovers, failed.provider, following.provider, failed.outcome)(1)
+                self._increase(1, self.failovers, failed.provider, following.provider, failed.outcome)
 
     def circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
         """A circuit breaker was made, or changed its state."""

@@ -21,6 +21,8 @@ from llm_sidecar.providers.base import TransportError
 from llm_sidecar.replies import answer_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llm_sidecar.budget import Held
     from llm_sidecar.failover.attempt import OpenStream
     from llm_sidecar.providers.base import Headers, ProviderResponse, Timeouts
@@ -35,6 +37,8 @@ STALL_SECONDS: Final = 60.0
 """An application on the same machine that takes nothing of a whole answer for so long will not take it any more."""
 TAIL_SECONDS: Final = 5.0
 """How long the end of a stream that failed may take to be written: there is nothing more to wait for."""
+AT_ONCE_BYTES: Final = 32 * 1024
+"""With nothing waiting before it, this much is written without a wait: half of what a transport holds before one."""
 SLICE_BYTES: Final = 256 * 1024
 """Whole answers are written in such slices, so that progress can be told from standstill."""
 STALLED: Final = "application_stopped_reading"
@@ -101,13 +105,21 @@ class ClientWriter:
             self.give_up()
         if not self.gone:
             try:
-                async with asyncio.timeout(seconds):
+                if self._takes_at_once(len(last)):
                     await self._reply.write_eof(last)
+                else:
+                    async with asyncio.timeout(seconds):
+                        await self._reply.write_eof(last)
             except ConnectionError:
                 self.gone = self._record.client_gone = True
             except TimeoutError:
                 self.give_up()
         return self._reply
+
+    def _takes_at_once(self, size_bytes: int) -> bool:
+        """True where so much fits into what the connection holds: nothing is waited for then, nor need be timed."""
+        transport = self._request.transport
+        return size_bytes < AT_ONCE_BYTES and transport is not None and transport.get_write_buffer_size() == 0
 
     def give_up(self) -> None:
         """The application is there, and does not read."""
@@ -123,8 +135,12 @@ class ClientWriter:
 class StreamRelay:
     """Relays one stream to its end."""
 
-    def __init__(self, opened: OpenStream, timeouts: Timeouts, held: Held) -> None:
+    def __init__(
+        self, opened: OpenStream, timeouts: Timeouts, held: Held, *, on_progress: Callable[[], object] = lambda: None
+    ) -> None:
+        """`on_progress` is called about once a second while content comes."""
         self._opened = opened
+        self._on_progress = on_progress
         self._timeouts = timeouts
         self._held = held
 
@@ -192,6 +208,7 @@ class StreamRelay:
                 if now - armed > step_seconds:
                     armed = now
                     timer.reschedule(min(now + idle_seconds, last_moment))
+                    self._on_progress()
                 # Whatever goes out ends within the last piece, and a translation may be larger or smaller than it.
                 withheld_bytes = len(piece) + (0 if ready else withheld_bytes)
                 if withheld_bytes - counted_bytes > HELD_STEP_BYTES:

@@ -17,10 +17,11 @@ from llm_sidecar.contract.names import (
     INJECTED_LABEL,
     NO_TOKEN_VOLUME,
     SIDECAR_CONTAINER,
+    STATE_VOLUME,
 )
 from llm_sidecar.contract.violations import nearest
 
-OUR_VOLUMES: Final = (CONFIG_VOLUME, NO_TOKEN_VOLUME)
+OUR_VOLUMES: Final = (CONFIG_VOLUME, NO_TOKEN_VOLUME, STATE_VOLUME)
 
 
 def problems_of(pod: Document, options: Options) -> Iterator[Problem]:

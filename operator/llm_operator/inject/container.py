@@ -16,14 +16,16 @@ from llm_sidecar.contract.names import (
     METRICS_PORT_NAME,
     NO_TOKEN_VOLUME,
     SIDECAR_CONTAINER,
+    STATE_DIRECTORY,
+    STATE_VOLUME,
     TEAM_LABEL,
     TEAM_NAMESPACE_LABEL,
     TOKEN_VARIABLE,
 )
 
 SERVICE_ACCOUNT_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
-
-
+STATE_SIZE: Final = "16Mi"
+"""Twice what the proxy's journal takes at most."""
 _UNPRIVILEGED_USER: Final = 65532
 """The image's own."""
 
@@ -39,6 +41,7 @@ def sidecar_container(pod: Document, decision: Inject, *, token: str) -> dict[st
         "args": [
             "serve",
             *("--config", CONFIG_FILE),
+            *("--state-dir", STATE_DIRECTORY),
             *("--port", str(options.port)),
             *("--admin-port", str(options.admin_port)),
             *("--log-level", options.log_level or settings.log_level),
@@ -57,6 +60,7 @@ def sidecar_container(pod: Document, decision: Inject, *, token: str) -> dict[st
             {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIRECTORY, "readOnly": True},
             # Else the API server mounts the app's token here: it leaves a container alone that has this path already.
             {"name": NO_TOKEN_VOLUME, "mountPath": SERVICE_ACCOUNT_DIRECTORY, "readOnly": True},
+            {"name": STATE_VOLUME, "mountPath": STATE_DIRECTORY},
         ],
     }
 
@@ -70,6 +74,7 @@ def sidecar_volumes(decision: Inject) -> list[dict[str, Any]]:
     return [
         {"name": CONFIG_VOLUME, "secret": {"secretName": decision.team.secret}},
         {"name": NO_TOKEN_VOLUME, "emptyDir": {}},
+        {"name": STATE_VOLUME, "emptyDir": {"sizeLimit": STATE_SIZE}},
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from llm_operator.inject.container import SERVICE_ACCOUNT_DIRECTORY, sidecar_container, sidecar_volumes
 from llm_operator.inject.outcome import Inject
 from llm_operator.inject.pod import Document, volumes_of
-from llm_sidecar.contract.names import CONFIG_VOLUME, NO_TOKEN_VOLUME, TOKEN_VARIABLE
+from llm_sidecar.contract.names import CONFIG_VOLUME, NO_TOKEN_VOLUME, STATE_VOLUME, TOKEN_VARIABLE
 
 _TOKEN: Final = re.compile("[A-Za-z0-9_-]{24,128}")
 
@@ -65,7 +65,7 @@ def _volume_difference(pod: Document, decision: Inject) -> str | None:
 
 
 def _volume_as_made(found: Document, made: Document) -> bool:
-    if made["name"] == NO_TOKEN_VOLUME:
+    if made["name"] != CONFIG_VOLUME:
         return dict(found) == made
     secret = found.get("secret")
     if found.keys() != made.keys() or not isinstance(secret, Mapping):
@@ -110,7 +110,7 @@ def _is_tolerated_mount(mount: Document) -> bool:
         and not f"{path}/".startswith(f"{SERVICE_ACCOUNT_DIRECTORY}/")
         and not f"{SERVICE_ACCOUNT_DIRECTORY}/".startswith(f"{path}/")
         and mount.get("readOnly") is True
-        and mount["name"] not in {CONFIG_VOLUME, NO_TOKEN_VOLUME}
+        and mount["name"] not in {CONFIG_VOLUME, NO_TOKEN_VOLUME, STATE_VOLUME}
     )
 
 

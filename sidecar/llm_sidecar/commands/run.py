@@ -47,6 +47,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--redis", metavar="URL", help="the shared Redis or Valkey (default: one of its own, kept in memory)"
     )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for what must survive a restart: usage that the Redis has not heard of (default: kept in memory)",
+    )
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--token", help="what SDKs must present as their API key (default: a random one, printed)")
     token.add_argument("--no-token", action="store_true", help="serve every program on this machine")
@@ -85,7 +91,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             return REFUSED
         return await serve_until_told(
             source,
-            Sidecar(document, token=token),
+            Sidecar(document, token=token, state_directory=arguments.state_dir),
             port=arguments.port,
             admin_port=arguments.admin_port,
             admin_host="127.0.0.1",

@@ -35,6 +35,12 @@ def add_parser(subparsers: Subparsers) -> None:
         help="address of the admin port (%(default)s)",
     )
     parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for what must survive a restart: usage that the Redis has not heard of (default: kept in memory)",
+    )
+    parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(%(default)s)"
     )
     parser.set_defaults(run=run)
@@ -63,7 +69,7 @@ async def _serve(arguments: argparse.Namespace, token: str) -> int:
         return REFUSED
     return await serve_until_told(
         source,
-        Sidecar(document, token=token),
+        Sidecar(document, token=token, state_directory=arguments.state_dir),
         port=arguments.port,
         admin_port=arguments.admin_port,
         admin_host=arguments.admin_host,

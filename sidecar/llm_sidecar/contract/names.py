@@ -41,6 +41,9 @@ SIDECAR_CONTAINER: Final = "llm-sidecar"
 CONFIG_VOLUME: Final = "llm-sidecar-config"
 NO_TOKEN_VOLUME: Final = "llm-sidecar-no-token"  # noqa: S105 - a name, no token
 """An empty volume that lies over the ServiceAccount's token, so that the proxy holds none."""
+STATE_VOLUME: Final = "llm-sidecar-state"
+"""An empty volume for what the proxy must not forget when its container is restarted."""
+STATE_DIRECTORY: Final = "/var/lib/llm-sidecar"
 CONFIG_SECRET_PREFIX: Final = "llm-sidecar."  # noqa: S105 - a name, no secret
 CONFIG_KEY: Final = "config.json"
 """Key of the config document in its Secret, and name of the file."""

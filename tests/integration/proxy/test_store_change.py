@@ -9,6 +9,7 @@ import pytest
 
 from llm_sidecar import storage
 from llm_sidecar.embedded_store import embedded_store
+from tests.integration.booked import booked
 from tests.integration.proxy.conftest import StartProxy
 from tests.integration.proxy.harness import (
     CHAT_PATH,
@@ -21,7 +22,6 @@ from tests.integration.proxy.harness import (
     streaming,
     until,
 )
-from tests.integration.proxy.test_quota import booked
 from tests.integration.proxy.wire import CHAT_STREAM
 
 Serve = Callable[..., Awaitable[Upstream]]

@@ -101,6 +101,7 @@ async def test_a_refusal_tells_the_limit_and_its_figures(open_quota: OpenQuota) 
     assert (refusal.limit_name, refusal.unit, refusal.per) == ("daily", "tokens", "Month")
     assert (refusal.limit, refusal.used, refusal.reserved, refusal.requested) == (1000, 300, 600, 101)
     assert not refusal.never_fits
+    assert refusal.resets_at_ms is not None
     assert refusal.resets_at_ms % 60_000 == 0
     assert refusal.retry_after_ms <= 1000  # only holds are in the way
 
@@ -113,6 +114,7 @@ async def test_waiting_for_the_window_is_told_where_usage_is_in_the_way(open_quo
     with pytest.raises(QuotaExceeded) as caught:
         await reserve(quota, "b", output_tokens=0)
 
+    assert caught.value.refusal.resets_at_ms is not None
     now_ms = caught.value.refusal.resets_at_ms - caught.value.refusal.retry_after_ms
     assert caught.value.refusal.resets_at_ms == window_at(Per.MONTH, "UTC", now_ms).end_ms
 

@@ -6,7 +6,8 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -17,6 +18,7 @@ _BATCH: Final = 64
 """Keeps one script call well under a millisecond: other callers of the store wait meanwhile."""
 
 _MAX_PENDING: Final = 10_000
+_FIRST_BACKOFF_SECONDS: Final = 0.05
 _MAX_BACKOFF_SECONDS: Final = 5.0
 _MAX_REFUSALS: Final = 5
 """A script that fails five times on the same settlements will not take the sixth."""
@@ -30,7 +32,7 @@ class SettleMode(StrEnum):
     UNBACKED = "unbacked"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settlement:
     """What a reservation came to."""
 
@@ -40,6 +42,8 @@ class Settlement:
     """Of each limit: counter, amount, femto-dollars beyond it, the limit's maximum, thresholds to report."""
     words: tuple[str | int, ...] = RELEASED
     """For the ledger."""
+    incarnation: str = ""
+    """Of the store, when it was told first: see `seen.py`."""
 
     def arguments(self) -> list[str | int]:
         """This settlement's part of the script's arguments."""
@@ -74,6 +78,7 @@ class SettlementQueue:
         self._in_flight = 0
         self._wanted = asyncio.Event()
         self._drained = asyncio.Event()
+        self._closing = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -94,6 +99,7 @@ class SettlementQueue:
 
     async def close(self, *, timeout_seconds: float) -> None:
         """Wait until all are settled, at most for so long; drop the rest. May be called again, also when cancelled."""
+        self._closing.set()
         if self._worker is not None:
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -127,7 +133,7 @@ class SettlementQueue:
                 refusals = refusals + 1 if unavailable.reason == "script" else 0
                 if refusals < _MAX_REFUSALS:
                     self._put_back(batch, maybe_executed=unavailable.maybe_executed)
-                    await asyncio.sleep(_backoff_seconds(failures))
+                    await self._pause(_backoff_seconds(failures))
                     continue
                 self._drop(len(batch))
             self._in_flight = failures = refusals = 0
@@ -135,15 +141,21 @@ class SettlementQueue:
                 self._wanted.clear()
                 self._drained.set()
 
+    async def _pause(self, seconds: float) -> None:
+        """Before the next try; who closes has no time for more than the shortest one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+            await asyncio.sleep(_FIRST_BACKOFF_SECONDS)
+
     def _put_back(self, batch: list[Settlement], *, maybe_executed: bool) -> None:
         self._in_flight = 0
         for settlement in reversed(batch):
             if maybe_executed and settlement.mode is SettleMode.FIRST:
-                self._pending.appendleft(replace(settlement, mode=SettleMode.AGAIN))
-            else:
-                self._pending.appendleft(settlement)
+                settlement.mode = SettleMode.AGAIN
+            self._pending.appendleft(settlement)
 
 
 def _backoff_seconds(failures: int) -> float:
-    exponential = min(_MAX_BACKOFF_SECONDS, 0.05 * 2.0 ** min(failures, 10))
+    exponential = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 10))
     return exponential * random.uniform(0.5, 1.0)  # noqa: S311 - spreads a fleet, guards nothing

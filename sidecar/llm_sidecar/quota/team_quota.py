@@ -299,15 +299,21 @@ class Quota:
         self._seen.restored(reply)
 
     async def _book(self, batch: Sequence[Settlement]) -> None:
+        seen = self._seen
         for _attempt in range(3):
-            arguments: list[str | int] = [self._seen.sequence, self._seen.incarnation, self._sidecar]
+            arguments: list[str | int] = [seen.sequence, seen.incarnation, self._sidecar]
             for settlement in batch:
+                if settlement.mode is SettleMode.FIRST:
+                    settlement.incarnation = seen.incarnation
+                elif settlement.mode is SettleMode.AGAIN and settlement.incarnation != seen.incarnation:
+                    # The store has lost data since it was told, and perhaps this: rather twice than never.
+                    settlement.mode = SettleMode.UNBACKED
                 arguments += settlement.arguments()
             reply = await self._store.run(SETTLE, self._keys, arguments)
             if reply == [b"lost"]:
                 await self._restore()
                 continue
-            self._seen.settled(reply)
+            seen.settled(reply)
             if self._journal is not None:
                 self._journal.settled(settlement.request_id for settlement in batch)
             return

@@ -46,10 +46,12 @@ def test_output_is_expected_only_after_enough_answers() -> None:
     length = OutputLength()
     for _ in range(TRUSTED_CALLS - 1):
         length.learn(100)
-    assert length.expected is None
+    before = length.expected
     length.learn(100)
-    assert length.expected is not None
-    assert 100 <= length.expected < 120
+    after = length.expected
+    assert before is None
+    assert after is not None
+    assert 100 <= after < 120
 
 
 @given(st.lists(st.integers(0, 2**26), min_size=TRUSTED_CALLS, max_size=200))

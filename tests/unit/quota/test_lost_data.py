@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from llm_sidecar.quota import Quota, QuotaExceeded
 from llm_sidecar.quota.scripts import quota_keys
 from llm_sidecar.redis_store import RedisStore
+from llm_sidecar.store import Reply, Script, StoreUnavailable
 from tests.unit.quota.conftest import TEAM, command, counters, demand, settle, settled
 
 OpenQuota = Callable[..., Quota]
@@ -84,3 +86,57 @@ async def test_a_new_sidecar_that_has_seen_nothing_disturbs_nobody(store: RedisS
     await spend(open_quota(DAILY), "a", 300)
     await spend(open_quota(DAILY), "b", 300)
     assert (await counters(store))["daily|used"] == 600
+
+
+async def test_a_settlement_whose_answer_was_lost_with_the_stores_data_is_told_again(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    """Whether it was booked before the data went, nobody knows: rather twice than never."""
+    lossy = LosesAnswers(store)
+    quota, other = open_quota(DAILY, store=lossy), open_quota(DAILY)
+    await spend(other, "seen", 100)
+    await quota.reserve("warm", demand(0, 0))
+    reservation = await quota.reserve("a", demand(50, 0))
+    lossy.loses = "settle"
+    settle(quota, reservation, 50, "measured")
+    async with asyncio.timeout(5):
+        await lossy.lost.wait()
+    await command(store, "FLUSHALL")
+    await quota.reserve("b", demand(0, 0))  # notices the loss before the settlement comes again
+    await settled(quota)
+    assert (await counters(store))["daily|used"] == 150
+
+
+async def test_who_closes_tells_at_once_what_was_waiting_for_the_store(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    lossy = LosesAnswers(store)
+    quota = open_quota(DAILY, store=lossy)
+    reservation = await quota.reserve("a", demand(50, 0))
+    lossy.loses, lossy.times = "settle", 5  # the next pause is more than a second
+    settle(quota, reservation, 50, "measured")
+    async with asyncio.timeout(30):
+        while lossy.times:  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.01)
+    await quota.close(timeout_seconds=1)
+    assert quota.dropped_settlements == 0
+    assert (await counters(store))["daily|used"] == 50
+
+
+class LosesAnswers:
+    """A real store, whose answers to one script get lost for some times after it was done."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self.available = True
+        self.loses = ""
+        self.times = 1
+        self.lost = asyncio.Event()
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Reply:
+        reply = await self._store.run(script, keys, arguments)
+        if script.name == self.loses and self.times:
+            self.times -= 1
+            self.lost.set()
+            raise StoreUnavailable("timeout")
+        return reply

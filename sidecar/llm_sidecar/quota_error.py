@@ -47,8 +47,8 @@ def _message(team: str, refusal: QuotaRefusal) -> str:
     if refusal.fitting_output_tokens is None:
         return f"{figures}, which can never fit: send less input"
     return (
-        f"{figures}, which can never fit: ask for at most {refusal.fitting_output_tokens} output tokens, or send less "
-        "input"
+        f"{figures}, which can never fit: ask for at most {refusal.fitting_output_tokens} output tokens (the team's "
+        "spec.optimization.maxOutputTokens can see to it), or send less input"
     )
 
 

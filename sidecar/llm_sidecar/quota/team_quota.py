@@ -49,7 +49,7 @@ _KNOWN_MODELS: Final = 1024
 
 
 class Quota:
-    """Reserves and settles for one team. Without limits it asks nobody."""
+    """Reserves and settles for one team. Without limits nobody is asked before a call."""
 
     def __init__(
         self,
@@ -169,7 +169,8 @@ class Quota:
         """
         reservation = Reservation(request_id=request_id, demand=demand, mode=SettleMode.FIRST)
         limits = self.limits_of(demand.model)
-        if not limits:
+        if not limits:  # nobody is asked; the ledger hears of it afterwards
+            self._open[request_id] = (reservation, time.monotonic())
             return reservation
         try:
             await self._ask(reservation, demand, limits, mode="new")
@@ -208,7 +209,7 @@ class Quota:
 
     def release(self, reservation: Reservation) -> None:
         """Give everything back: no provider was reached, so nothing is charged, not even the request."""
-        if self._end(reservation):
+        if self._end(reservation) and reservation.counters:
             self._enqueue(reservation, NOTHING, RELEASED)
 
     async def close(self, *, timeout_seconds: float) -> None:
@@ -274,8 +275,8 @@ class Quota:
                 self._store_ahead_ms = now_ms - self._clock_ms()
                 continue
             if status == b"closed":
-                if mode == "force":
-                    return
+                if mode != "new":
+                    return  # its lease had ended: the settlement charges the difference
                 raise ValueError("this request id was settled already: every request needs an id of its own")
             seen.take(figures[0], figures[1])
             states = _states(limits, windows, figures[2:], holds)
@@ -406,7 +407,7 @@ class Quota:
             ids = [
                 request_id
                 for request_id, (reservation, reserved_at) in self._open.items()
-                if not reservation.local_holds and reserved_at < reserved_before
+                if reservation.counters and not reservation.local_holds and reserved_at < reserved_before
             ]
             try:
                 for first in range(0, len(ids), _RENEW_BATCH):

@@ -221,3 +221,49 @@ async def test_the_ledger_tells_every_charge_and_adds_up_to_the_counters(
     assert sums == {"daily": Decimal(45), "budget": Decimal("45.000001")}
     found = await counters(store)
     assert (found["daily|used"], found["budget|used"], found["budget|rest"]) == (45, 45, 1)
+
+
+@pytest.mark.parametrize("mode", ["revise", "force"])
+async def test_whoever_asks_for_more_after_its_lease_had_ended_is_alive(
+    store: RedisStore, open_quota: OpenQuota, mode: str
+) -> None:
+    quota = open_quota({"name": "daily", "per": "Day", "tokens": 1000})
+    reservation = await quota.reserve("a", demand(10, 80, expected_output_tokens=20))
+    await end_leases(store)
+    if mode == "revise":
+        await quota.revise(reservation, demand(10, 50, model="other"))
+    else:
+        await quota.top_up(reservation, 50)
+    assert (await counters(store))["daily|held"] == 60
+    settle(quota, reservation, 55, "measured")
+    await settled(quota)
+    found = await counters(store)
+    assert (found["daily|used"], found["daily|held"]) == (55, 0)
+
+
+async def test_a_request_that_was_given_up_for_dead_goes_on_with_another_model(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    quota = open_quota({"name": "daily", "per": "Day", "tokens": 1000})
+    reservation = await quota.reserve("a", demand(10, 80))
+    await end_leases(store)
+    await quota.reserve("b", demand(1, 1))
+    await quota.revise(reservation, demand(20, 80, model="other"))
+    settle(quota, reservation, 55, "measured")
+    await settled(quota)
+    assert (await counters(store))["daily|used"] == 55
+
+
+async def test_what_an_abandoned_request_was_charged_is_given_back_in_the_ledger_too(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    quota = open_quota({"name": "daily", "per": "Day", "tokens": 1000})
+    reservation = await quota.reserve("a", demand(10, 80))
+    await end_leases(store)
+    await quota.reserve("b", demand(1, 1))
+    quota.release(reservation)
+    await settled(quota)
+    ledger = await entries(store, keys.quota_ledger(TEAM))
+    assert [entry["source"] for entry in ledger] == ["abandoned", "released"]
+    assert [entry["charges"].split("\t")[1] for entry in ledger] == ["10", "-10"]
+    assert (await counters(store))["daily|used"] == 0

@@ -54,15 +54,23 @@ async def test_a_released_request_costs_nothing(store: RedisStore, open_quota: O
     assert set((await counters(store)).values()) == {0}
 
 
-async def test_without_limits_nobody_is_asked(tmp_path: Path, open_quota: OpenQuota) -> None:
+async def test_without_limits_nobody_is_asked_before_a_call(tmp_path: Path, open_quota: OpenQuota) -> None:
     away = RedisStore(f"unix://{tmp_path}/none.sock")
     quota = open_quota(store=away, policy="Deny")
 
     reservation = await reserve(quota, "a")
-    settle(quota, reservation, 5, "measured")
+    quota.release(reservation)
 
     assert reservation.backed
     assert quota.pending_settlements == 0
+
+
+async def test_without_limits_the_ledger_hears_of_every_call(store: RedisStore, open_quota: OpenQuota) -> None:
+    quota = open_quota()
+    settle(quota, await reserve(quota, "a"), 5, "measured")
+    await settled(quota)
+    assert await command(store, "XLEN", quota_keys(TEAM)[3]) == 1
+    assert await counters(store) == {}
 
 
 async def test_two_hundred_at_once_with_room_for_fifty_admit_exactly_fifty(

@@ -134,6 +134,8 @@ if not incarnation then
   redis.call('HSET', COUNTERS, '#incarnation', id)
 end
 
+-- Whoever speaks is alive: or its own record, read above, would be abandoned below.
+if known then redis.call('ZADD', LEASES, 'XX', string.format('%.0f', now + ARGV[3]), id) end
 local replaces = known and mode ~= 'new'
 local function take_back(sign)
   for _, line in pairs(lines) do

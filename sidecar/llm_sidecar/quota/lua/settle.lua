@@ -117,7 +117,9 @@ local function settle(id, mode, told, entry)
     for _, one in ipairs(told) do charge(one.counter, one, '0', charges) end
     if mode == 'unbacked' then close(id, mode) end
   end
-  if entry[5] ~= '' then -- else it was released: nothing was spent
+  -- What was released was not spent; but what had been charged for it meanwhile is taken back.
+  if entry[5] == '' and string.find('\n' .. table.concat(charges, '\n'), '\t%-?[1-9]') then entry[5] = 'released' end
+  if entry[5] ~= '' then
     local words = {'id', id, 'at_ms', now_text, 'sidecar', ARGV[3], 'charges', table.concat(charges, '\n')}
     for n, name in ipairs(LEDGER_WORDS) do
       words[#words + 1] = name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +20,9 @@ import yaml
 from llm_sidecar.contract.names import API
 from llm_sidecar.formats.base import Call
 from llm_sidecar.formats.recognise import recognise
-from llm_sidecar.translation.losses import Losses, Untranslatable
-from llm_sidecar.translation.registry import GENERATING, translator
+from llm_sidecar.translation.answer import check_readable
+from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
+from llm_sidecar.translation.registry import EMBEDDING, GENERATING, embedding_translator, translator
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "translation.md"
@@ -31,6 +32,7 @@ MODELS: Final[Mapping[API, str]] = {
     API.OPENAI_RESPONSES: "gpt-5",
     API.ANTHROPIC_MESSAGES: "claude-sonnet-4-5",
     API.GEMINI: "gemini-3-flash-preview",
+    API.OPENAI_EMBEDDINGS: "text-embedding-3-small",
 }
 """Asked of each language: some things depend on the model."""
 
@@ -48,6 +50,7 @@ the models {models}.
   names it. What a provider has answered is paid for: of answers, what cannot be said is left out and named, too.
 - **no**: the answer would be another one. This provider is skipped, and the next candidate is asked; if none is left,
   the application gets an error that says why.
+- **fails**: no answer in any other language. It counts as this provider's failure, and the next candidate is asked.
 """
 
 
@@ -60,18 +63,32 @@ class _Told:
 def page() -> str:
     """The whole page."""
     catalogue: dict[str, Any] = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
-    missing = set(GENERATING) - {API(name) for name in catalogue}
+    embeddings: dict[str, Any] = catalogue.pop("embeddings")
+    missing = (set(GENERATING) - {API(name) for name in catalogue}) | (
+        set(EMBEDDING) - {API(name) for name in embeddings}
+    )
     if missing:
         raise SystemExit(f"{CATALOGUE.name} lacks {', '.join(sorted(missing))}")
     models = ", ".join(f"`{model}`" for model in dict.fromkeys(MODELS[api] for api in GENERATING))
-    return "".join([_HEAD.format(models=models), *(_section(api, catalogue[api.value]) for api in GENERATING)])
+    return "".join(
+        [
+            _HEAD.format(models=models),
+            *(_section(api, catalogue[api.value]) for api in GENERATING),
+            *(_embeddings(api, embeddings[api.value]) for api in EMBEDDING),
+        ]
+    )
+
+
+def _call(entry: Mapping[str, Any]) -> Call:
+    call = recognise("POST", entry["path"], "", {})
+    if not isinstance(call, Call):
+        raise SystemExit(f"{entry['path']} in {CATALOGUE.name} is no call")
+    return call
 
 
 def _section(source: API, entry: Mapping[str, Any]) -> str:
     others = [api for api in GENERATING if api is not source]
-    call = recognise("POST", entry["path"], "", {})
-    if not isinstance(call, Call):
-        raise SystemExit(f"{entry['path']} in {CATALOGUE.name} is no call")
+    call = _call(entry)
 
     def request(document: Any, target: API) -> _Told:
         losses = Losses()
@@ -81,13 +98,50 @@ def _section(source: API, entry: Mapping[str, Any]) -> str:
 
     def answer(document: Any, target: API) -> _Told:
         losses = Losses()
-        encoded = translator(target).encode_answer(translator(source).decode_answer(document), losses=losses)
+        decoded = translator(source).decode_answer(document)
+        check_readable(decoded)
+        encoded = translator(target).encode_answer(decoded, losses=losses)
         return _Told(orjson.dumps(encoded), tuple(losses.names))
 
-    rows = {
-        f"## From an application of {source.value}": _rows(entry["request"], others, request),
-        f"### {source.value} answers for other applications": _rows(entry["answer"], others, answer),
-    }
+    return _tables(
+        others,
+        {
+            f"## From an application of {source.value}": _rows(entry["request"], others, request),
+            f"### {source.value} answers for other applications": _rows(entry["answer"], others, answer),
+        },
+    )
+
+
+def _embeddings(source: API, entry: Mapping[str, Any]) -> str:
+    """As `_section`, for requests to embed."""
+    others = [api for api in EMBEDDING if api is not source]
+    own, call = embedding_translator(source), _call(entry)
+    asked = own.decode_request(call, entry["request"]["base"])
+
+    def request(document: Any, target: API) -> _Told:
+        losses = Losses()
+        decoded = own.decode_request(call, document)
+        encoded = embedding_translator(target).encode_request(decoded, model=MODELS[target], losses=losses)
+        told = {"path": encoded.path, "document": encoded.document, "encoding": decoded.encoding}
+        return _Told(orjson.dumps(told), tuple(losses.names))
+
+    def answer(document: Any, target: API) -> _Told:
+        losses = Losses()
+        vectors = own.decode_answer(asked, document)
+        encoded = embedding_translator(target).encode_answer(asked, vectors, losses=losses)
+        return _Told(orjson.dumps(encoded), tuple(losses.names))
+
+    name = "OpenAI" if source is API.OPENAI_EMBEDDINGS else source.value
+    return _tables(
+        others,
+        {
+            f"## Embeddings, from an application of {name}": _rows(entry["request"], others, request),
+            f"### {name} embeds for other applications": _rows(entry["answer"], others, answer),
+        },
+    )
+
+
+def _tables(others: Sequence[API], rows: Mapping[str, Iterator[str]]) -> str:
     head = f"| | {' | '.join(api.value for api in others)} |\n|{' --- |' * (len(others) + 1)}\n"
     return "".join(f"\n{title}\n\n{head}{''.join(lines)}" for title, lines in rows.items())
 
@@ -106,6 +160,8 @@ def _cell(plain: _Told, document: Any, target: API, bring: Callable[[Any, API], 
         told = bring(document, target)
     except Untranslatable as error:
         return f"no: {error.what}".replace("|", r"\|")
+    except Undecodable as error:
+        return f"fails: {error}".replace("|", r"\|")
     lost = ", ".join(f"`{name}`" for name in told.losses if name not in plain.losses)
     if lost:
         return f"without {lost}"

@@ -55,6 +55,8 @@ def _add_what_happened(fields: dict[str, Any], record: RequestRecord) -> None:
     """What only some requests have."""
     if record.first_content is not None:
         fields["time_to_first_token_ms"] = round((record.first_content - record.started) * 1000, 1)
+    if record.cache_key:
+        fields["cache_key"] = record.cache_key
     if record.error_code:
         fields["error"] = record.error_code
     if record.attempts:
@@ -67,14 +69,15 @@ def _add_what_happened(fields: dict[str, Any], record: RequestRecord) -> None:
         _add_quota(fields, record)
     if record.cost_nano_usd is not None:
         fields["cost_nano_usd"] = record.cost_nano_usd
-    if record.dropped:
-        fields["dropped"] = record.dropped
-    if record.sdk_retry_count:
-        fields["sdk_retry_count"] = record.sdk_retry_count
-    if record.client_gone:
-        fields["client_gone"] = True
-    if record.interrupted:
-        fields["interrupted"] = True
+    further = (
+        ("dropped", record.dropped),
+        ("output_clamped_tokens", record.output_clamped_tokens),
+        ("prompt_cache_marks", record.prompt_cache_marks),
+        ("sdk_retry_count", record.sdk_retry_count),
+        ("client_gone", record.client_gone),
+        ("interrupted", record.interrupted),
+    )
+    fields |= {name: value for name, value in further if value}
 
 
 def _add_quota(fields: dict[str, Any], record: RequestRecord) -> None:

@@ -40,10 +40,14 @@ async def read_body(request: web.BaseRequest, held: Held, *, idle_seconds: float
     declared_bytes = request.content_length
     if declared_bytes is not None:
         _check_size(declared_bytes)
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # as nearly always: it came together with its head
+        _check_size(content.total_bytes)
+        held.take(content.total_bytes)
+        return content.read_nowait()
     _continue(request)
     pieces: list[bytes] = []
     size_bytes = 0
-    content = request.content
     deadline: float | None = None
     while not content.at_eof():
         if content.total_bytes == size_bytes:  # nothing has come yet: only then is a timer worth its price

@@ -24,8 +24,8 @@ class Explanations:
 
     def keep(self, request_id: str, line: bytes) -> None:
         """Remember one request, and forget the oldest where there are too many."""
-        # A copy: the encoder's own result sits in a block several times its size.
-        self._lines[request_id] = memoryview(line).tobytes()
+        # A copy, without the line's end: the encoder's own result sits in a block several times its size.
+        self._lines[request_id] = line[:-1]
         if len(self._lines) > self._limit:
             self._lines.popitem(last=False)
 

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from llm_sidecar import __version__
 from llm_sidecar.failover.circuit import CircuitState
+from llm_sidecar.optimization.metrics import OptimizationMetrics
 from llm_sidecar.record import OTHER
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 DURATION_BUCKETS: Final = (0.005, 0.02, 0.1, 0.3, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """From a cache hit to the longest reasoning call."""
 
+_GIVEN: Final = frozenset({"hit", "coalesced", "stale"})
+"""What the cache did for requests whose answer is no provider's own."""
 _CIRCUIT_FIGURES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
@@ -88,6 +91,9 @@ class Metrics:
         self.cache_saved_tokens = Counter(
             "llm_cache_saved_tokens", "Tokens of answers that the cache gave.", registry=registry
         )
+        self.cache_saved_usd = Counter(
+            "llm_cache_saved_usd", "What those answers would have cost, of models with a price.", registry=registry
+        )
         self.failovers = Counter(
             "llm_failovers",
             "Attempts that went to another provider, by why.",
@@ -133,6 +139,7 @@ class Metrics:
             ("team", "to"),
             registry=registry,
         )
+        self.optimization = OptimizationMetrics(registry)
         self.usage_source = Counter(
             "llm_usage_source", "How the charged tokens were known.", ("source",), registry=registry
         )
@@ -160,7 +167,7 @@ class Metrics:
         """Bring what was counted since the last time to the counters."""
         pending, self._pending = self._pending, {}
         for (counter, *labels), amount in pending.items():
-            counter.labels(*labels).inc(amount)
+            (counter.labels(*labels) if labels else counter).inc(amount)
 
     def _observe(self, histogram: Histogram, *labels: str) -> Callable[[float], None]:
         key = (histogram, *labels)
@@ -183,10 +190,15 @@ class Metrics:
             self._observe(self.time_to_first_token, provider)(record.first_content - record.started)
         if record.cache is not None:
             self._increase(1, self.cache_requests, record.cache)
-        if record.cache == "hit":
+        self.optimization.count(record)
+        if record.cache in _GIVEN:
             if record.usage is not None:
-                self.cache_saved_tokens.inc(record.usage.total_tokens)
-            return
+                self._increase(record.usage.total_tokens, self.cache_saved_tokens)
+            if record.cache_saved_nano_usd:
+                self._increase(record.cache_saved_nano_usd / 1e9, self.cache_saved_usd)
+            if record.cache != "stale":
+                return
+            record = replace(record, usage=None, usage_source=None)
         if record.usage_source is not None:
             self._increase(1, self.usage_source, record.usage_source)
         self._count_tokens(record)
@@ -197,11 +209,11 @@ class Metrics:
 
     def _count_quota(self, record: RequestRecord) -> None:
         for limit in record.shadow_refused:
-            self._increase(self.quota_shadow_refusals, record.team, limit)(1)
+            self._increase(1, self.quota_shadow_refusals, record.team, limit)
         if record.unbounded:
-            self._increase(self.quota_unbounded, record.team)(1)
+            self._increase(1, self.quota_unbounded, record.team)
         if record.downgraded_from:
-            self._increase(self.quota_downgrades, record.team, record.model)(1)
+            self._increase(1, self.quota_downgrades, record.team, record.model)
 
     def _count_tokens(self, record: RequestRecord) -> None:
         usage = record.usage

@@ -42,9 +42,9 @@ from llm_sidecar.relay import send_whole
 from llm_sidecar.replies import error_reply, family_of
 
 if TYPE_CHECKING:
-    from llm_sidecar.asking import Providers
     from llm_sidecar.audit import AuditLog
     from llm_sidecar.budget import BufferBudget
+    from llm_sidecar.known_providers import Providers
     from llm_sidecar.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Pipeline:
                     await send_whole(request, reply, body, record)
             return reply
         except SidecarError as error:
-            return error_reply(error, exchange.family, record)
+            return error_reply(error, exchange.family, record, in_array=exchange.errors_in_array)
         except ApplicationGone:
             record.client_gone = True
             return web.Response(status=CLIENT_CLOSED_REQUEST)  # nobody reads it
@@ -110,7 +110,7 @@ class Pipeline:
             defect = InternalError(
                 f"the sidecar failed by a defect of its own; its log tells more under {record.request_id}"
             )
-            return error_reply(defect, exchange.family, record)
+            return error_reply(defect, exchange.family, record, in_array=exchange.errors_in_array)
         finally:
             exchange.held.release()
             # Whoever asks for explanations must not push out what they are asked for.
@@ -145,6 +145,7 @@ class Pipeline:
             return self._explain(exchange, path.removeprefix(EXPLAIN_PATH))
         recognised = recognise(request.method, path, query, request.headers)
         exchange.family = family_of(recognised)
+        exchange.errors_in_array = isinstance(recognised, Call) and recognised.stream_is_json_array
         check_origin(request.headers)
         self._guard.check(request.headers, query_key)
         runtime = exchange.serving.runtime

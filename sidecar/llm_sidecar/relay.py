@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
 
@@ -47,6 +47,18 @@ STALLED: Final = "application_stopped_reading"
 
 class Interrupted(Exception):
     """A stream that had begun will not be completed. The message is for the application."""
+
+
+class Writer(Protocol):
+    """Where a stream goes."""
+
+    async def begin(self, first: bytes) -> None:
+        """Send the head and the first bytes."""
+        ...
+
+    async def write(self, piece: bytes) -> None:
+        """Send bytes."""
+        ...
 
 
 class _HeadWithBody(web.StreamResponse):
@@ -148,6 +160,12 @@ class StreamRelay:
         """Relay; end with this API's error event where the provider did not complete the stream."""
         opened = self._opened
         writer = ClientWriter(request, opened.status, opened.headers, record, head_waits_for_body=True)
+        last, seconds = await self.write_to(writer, record)
+        return await writer.end(last, seconds=seconds)
+
+    async def write_to(self, writer: Writer, record: RequestRecord) -> tuple[bytes, float]:
+        """Relay all but the end: what that is, and how long it may take to be written."""
+        opened = self._opened
         last, seconds = b"", self._timeouts.idle
         try:
             if opened.exhausted:
@@ -164,9 +182,9 @@ class StreamRelay:
                 if observer.error is None:  # the provider's own error event has told it already
                     last += observer.error_tail(ERROR_STATUS, ERROR_CODE, str(error))
                     seconds = TAIL_SECONDS
-        return await writer.end(last, seconds=seconds)
+        return last, seconds
 
-    async def _relay(self, writer: ClientWriter) -> bytes:
+    async def _relay(self, writer: Writer) -> bytes:
         """Relay; returns what is still to write, which goes out together with the body's end."""
         try:
             return await self._relay_until_end(writer)
@@ -184,7 +202,7 @@ class StreamRelay:
                 "timeouts.streamSeconds, or the application stopped reading"
             ) from error
 
-    async def _relay_until_end(self, writer: ClientWriter) -> bytes:
+    async def _relay_until_end(self, writer: Writer) -> bytes:
         observer, response = self._opened.observer, self._opened.response
         clock = asyncio.get_running_loop().time
         idle_seconds = self._timeouts.idle
@@ -201,7 +219,7 @@ class StreamRelay:
                     await writer.write(error.readable)
                     raise
                 if response.exhausted:
-                    return ready + observer.finish()
+                    return await self._finish(writer, ready)
                 if ready:
                     await writer.write(ready)
                 now = clock()
@@ -214,7 +232,15 @@ class StreamRelay:
                 if withheld_bytes - counted_bytes > HELD_STEP_BYTES:
                     self._held.take(withheld_bytes - counted_bytes)
                     counted_bytes = withheld_bytes
-        return observer.finish()
+            return await self._finish(writer, b"")
+
+    async def _finish(self, writer: Writer, ready: bytes) -> bytes:
+        """The provider has closed the stream: what is still to write."""
+        try:
+            return ready + self._opened.observer.finish()
+        except FrameUnreadable as error:
+            await writer.write(ready + error.readable)
+            raise
 
     def _check_complete(self) -> None:
         observer = self._opened.observer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import ModelNotAllowed, QuotaStoreUnavailable
-from llm_sidecar.failover.prices import Prices, prices
+from llm_sidecar.prices import Prices, prices
 from llm_sidecar.formats.base import Usage
 from llm_sidecar.formats.input_bound import input_tokens_at_most
 from llm_sidecar.formats.told_error import FailureKind

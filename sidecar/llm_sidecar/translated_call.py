@@ -16,6 +16,7 @@ import orjson
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.formats.base import Call, MalformedRequest, ParsedRequest
 from llm_sidecar.formats.registry import FORMATS
+from llm_sidecar.translation.answer import check_readable
 from llm_sidecar.translation.losses import Losses, Undecodable, Untranslatable
 from llm_sidecar.translation.registry import embedding_translator, translator
 from llm_sidecar.translation.stream import TranslatingObserver
@@ -67,6 +68,12 @@ class TranslatedCall:
         """To send."""
         return [*_HEADERS, *self.encoded.headers]
 
+    @property
+    def stream_headers(self) -> Headers:
+        """Of the answer, where it is a stream."""
+        is_array = self.origin.asked.call.stream_is_json_array
+        return [("Content-Type", "application/json" if is_array else "text/event-stream; charset=utf-8")]
+
     def observe(self, *, max_frame_bytes: int) -> StreamObserver:
         """Follow the provider's stream, and relay it in the application's language."""
         conversation = self.origin.conversation
@@ -91,16 +98,17 @@ class TranslatedCall:
             vectors = embedding_translator(self.wire.api).decode_answer(request, document)
             return embedding_translator(request.api).encode_answer(request, vectors, losses=self.losses)
         answer = translator(self.wire.api).decode_answer(document)
+        check_readable(answer)
         return translator(origin.conversation.api).encode_answer(answer, losses=self.losses)
 
 
 class Translations:
     """One request, decoded once, however many providers of other languages it is tried at."""
 
-    __slots__ = ("_asked", "_conversation", "_embedding", "embeds")
+    __slots__ = ("_conversation", "_embedding", "asked", "embeds")
 
     def __init__(self, asked: ParsedRequest) -> None:
-        self._asked = asked
+        self.asked = asked
         self._conversation: Conversation | None = None
         self._embedding: EmbeddingRequest | None = None
         self.embeds = asked.call.type is RequestType.EMBEDDINGS
@@ -109,7 +117,7 @@ class Translations:
     def conversation(self) -> Conversation:
         """The request to generate. Raises `Untranslatable`."""
         if self._conversation is None:
-            asked = self._asked
+            asked = self.asked
             self._conversation = _decoded(lambda: translator(asked.call.api).decode_request(asked.call, asked.document))
         return self._conversation
 
@@ -117,7 +125,7 @@ class Translations:
     def embedding(self) -> EmbeddingRequest:
         """The request to embed. Raises `Untranslatable`."""
         if self._embedding is None:
-            asked = self._asked
+            asked = self.asked
             self._embedding = _decoded(
                 lambda: embedding_translator(asked.call.api).decode_request(asked.call, asked.document)
             )
@@ -130,7 +138,7 @@ class Translations:
             encoded = embedding_translator(api).encode_request(self.embedding, model=model, losses=losses)
         else:
             encoded = translator(api).encode_request(self.conversation, model=model, losses=losses)
-        asked = self._asked
+        asked = self.asked
         in_path = api is API.GEMINI  # tells model and stream in its path
         call = Call(
             api=api,

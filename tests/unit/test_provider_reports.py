@@ -45,6 +45,9 @@ class Remembering:
     async def get(self, key: str) -> bytes | None:
         raise AssertionError(key)
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        raise AssertionError(keys)
+
     async def set(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         raise AssertionError(key)
 

@@ -10,7 +10,7 @@ import pytest
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.contract.provider_resource import Model, Pricing
-from llm_sidecar.failover.prices import Size, prices
+from llm_sidecar.prices import Size, prices
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
 from llm_sidecar.formats.base import Usage
 from llm_sidecar.providers.anthropic import AnthropicProvider

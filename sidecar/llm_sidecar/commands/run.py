@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm_sidecar.commands.arguments import port_number
+from llm_sidecar.commands.arguments import port_number, store_url, token
 from llm_sidecar.contract.names import ADMIN_PORT, PROXY_PORT
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "--admin-port", type=port_number, default=ADMIN_PORT, help="port of /metrics, /healthz, /readyz (%(default)s)"
     )
     parser.add_argument(
-        "--redis", metavar="URL", help="the shared Redis or Valkey (default: one of its own, kept in memory)"
+        "--redis",
+        metavar="URL",
+        type=store_url,
+        help="the shared Redis or Valkey (default: one of its own, kept in memory)",
     )
     parser.add_argument(
         "--state-dir",
@@ -53,9 +56,11 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="DIR",
         help="folder for what must survive a restart: usage that the Redis has not heard of (default: kept in memory)",
     )
-    token = parser.add_mutually_exclusive_group()
-    token.add_argument("--token", help="what SDKs must present as their API key (default: a random one, printed)")
-    token.add_argument("--no-token", action="store_true", help="serve every program on this machine")
+    guard = parser.add_mutually_exclusive_group()
+    guard.add_argument(
+        "--token", type=token, help="what SDKs must present as their API key (default: a random one, printed)"
+    )
+    guard.add_argument("--no-token", action="store_true", help="serve every program on this machine")
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="warning", help="(%(default)s)"
     )
@@ -76,9 +81,9 @@ async def _serve(arguments: argparse.Namespace) -> int:
     from llm_sidecar.embedded_store import EmbeddedStoreUnavailable, embedded_store  # noqa: PLC0415
     from llm_sidecar.local_config import LocalConfig  # noqa: PLC0415
 
-    token = None if arguments.no_token else arguments.token or secrets.token_urlsafe(24)
+    expected = None if arguments.no_token else arguments.token or secrets.token_urlsafe(24)
     # A token that was given is known to who gave it, and need not stand in one more log.
-    key = "no-token-needed" if token is None else "THE-TOKEN-THAT-YOU-GAVE" if arguments.token else token
+    key = "no-token-needed" if expected is None else "THE-TOKEN-THAT-YOU-GAVE" if arguments.token else expected
     async with AsyncExitStack() as stack:
         try:
             store_url = arguments.redis or await stack.enter_async_context(embedded_store())
@@ -91,7 +96,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
             return REFUSED
         return await serve_until_told(
             source,
-            Sidecar(document, token=token, state_directory=arguments.state_dir),
+            Sidecar(document, token=expected, state_directory=arguments.state_dir),
             port=arguments.port,
             admin_port=arguments.admin_port,
             admin_host="127.0.0.1",

@@ -41,11 +41,6 @@ MAX_UNCOMMITTED_BYTES: Final = 1024 * 1024
 _JSON_OBJECT = re.compile(rb"\A\s*[{\[]")
 
 
-_UNSHOWN_KINDS: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED})
-_UNSHOWN_STATUSES: Final = frozenset({401, 402, 403})
-"""About our key or account: the body may quote them, and the application cannot do anything about it."""
-
-
 class AttemptFailed(Exception):
     """This provider gave no answer.
 
@@ -103,7 +98,7 @@ async def attempt_plain(
         async with asyncio.timeout(provider.timeouts.response):
             response = await provider.complete(request)
             try:
-                answer = await _read_plain(provider, response, wire, held)
+                body = await _read_plain(provider, response, wire, held)
             except BaseException:
                 response.close()
                 raise
@@ -111,27 +106,30 @@ async def attempt_plain(
         raise AttemptFailed(of_transport(error)) from error
     except TimeoutError as error:
         raise _failed(FailureKind.TIMEOUT, "no answer within timeouts.responseSeconds") from error
-    if isinstance(answer, LargeAnswer):
-        return answer
+    if len(body) > MAX_PLAIN_ANSWER_BYTES:
+        return LargeAnswer(response.status, response.headers, body, response)
     response.close()
-    return _understood(answer, parsed, wire)
+    usage = wire.usage(parsed.call, body)
+    if usage is None and not _is_json(body):
+        raise _failed(FailureKind.GARBLED_ANSWER, "its answer is not JSON")
+    return PlainAnswer(response.status, response.headers, body, usage)
 
 
-async def _read_plain(
-    provider: Provider, response: ProviderResponse, wire: Format, held: Held
-) -> PlainAnswer | LargeAnswer:
+async def _read_plain(provider: Provider, response: ProviderResponse, wire: Format, held: Held) -> bytes:
+    """The whole body; its beginning only, where that is larger than what is held of one answer."""
     if response.status >= 300:
         await _raise_error(provider, response, wire)
-    pieces: list[bytes] = []
-    size_bytes = 0
-    while piece := await response.read_some():
+    body = await response.read_some()
+    held.take(len(body))
+    if response.exhausted or not body:  # as nearly all are: the whole answer came in one read
+        return body
+    pieces = [body]
+    size_bytes = len(body)
+    while size_bytes <= MAX_PLAIN_ANSWER_BYTES and (piece := await response.read_some()):
         held.take(len(piece))
         pieces.append(piece)
         size_bytes += len(piece)
-        if size_bytes > MAX_PLAIN_ANSWER_BYTES:
-            return LargeAnswer(response.status, list(response.headers), b"".join(pieces), response)
-    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return PlainAnswer(response.status, list(response.headers), body)
+    return b"".join(pieces)
 
 
 async def _raise_error(provider: Provider, response: ProviderResponse, wire: Format) -> NoReturn:
@@ -144,19 +142,7 @@ async def _raise_error(provider: Provider, response: ProviderResponse, wire: For
         provider, wire.api, status=answer.status, headers=answer.headers, body=answer.body, now_seconds=time.time()
     )
     # All three APIs tell errors as JSON: anything else comes from something in between, and is nothing for an SDK.
-    raise AttemptFailed(failure, answer=answer if _may_be_shown(failure) and _is_json(answer.body) else None)
-
-
-def _may_be_shown(failure: Failure) -> bool:
-    return failure.kind not in _UNSHOWN_KINDS and failure.status not in _UNSHOWN_STATUSES
-
-
-def _understood(answer: PlainAnswer, parsed: ParsedRequest, wire: Format) -> PlainAnswer:
-    """The answer with its usage. Raises `AttemptFailed` where it is not JSON at all."""
-    usage = wire.usage(parsed.call, answer.body)
-    if usage is None and not _is_json(answer.body):
-        raise _failed(FailureKind.GARBLED_ANSWER, "its answer is not JSON")
-    return PlainAnswer(answer.status, answer.headers, answer.body, usage)
+    raise AttemptFailed(failure, answer=answer if failure.may_be_shown and _is_json(answer.body) else None)
 
 
 def _is_json(body: bytes) -> bool:
@@ -186,7 +172,7 @@ async def attempt_stream(
             if response.status >= 300:
                 await _raise_error(provider, response, wire)
             _check_stream_type(parsed, response)
-            return await _until_first_content(response, observe(), held, provider, wire)
+            return await _until_first_content(response, observe(), held, provider, wire, parsed=parsed)
     except BaseException as error:
         if response is not None:
             response.close()
@@ -207,7 +193,13 @@ def _check_stream_type(parsed: ParsedRequest, response: ProviderResponse) -> Non
 
 
 async def _until_first_content(
-    response: ProviderResponse, observer: StreamObserver, held: Held, provider: Provider, wire: Format
+    response: ProviderResponse,
+    observer: StreamObserver,
+    held: Held,
+    provider: Provider,
+    wire: Format,
+    *,
+    parsed: ParsedRequest,
 ) -> OpenStream:
     beginning = b""
     received_bytes = 0
@@ -226,18 +218,22 @@ async def _until_first_content(
         except FrameUnreadable as error:
             raise _failed(FailureKind.GARBLED_ANSWER, str(error)) from error
         if observer.error is not None:
-            raise _error_instead(response, observer.error, provider, wire)
+            raise _error_instead(response, observer.error, provider, wire, parsed)
     if not observer.committed and received_bytes < MAX_UNCOMMITTED_BYTES:
         raise _failed(FailureKind.INTERRUPTED, "its stream ended before any content")
     return OpenStream(response.status, list(response.headers), beginning, response, observer, exhausted)
 
 
-def _error_instead(response: ProviderResponse, error: StreamError, provider: Provider, wire: Format) -> AttemptFailed:
+def _error_instead(
+    response: ProviderResponse, error: StreamError, provider: Provider, wire: Format, parsed: ParsedRequest
+) -> AttemptFailed:
     """An error that a provider sent as a stream, with the plain answer that it should have been."""
     failure = of_stream_error(provider, wire.api, error)
     if error.status < 400:  # an error event without an error's status
         failure = replace(failure, kind=FailureKind.INTERRUPTED)
     body = wire.error_body(error.status, error.code, error.message, {})
+    if parsed.call.stream_is_json_array:
+        body = b"[%b]" % body
     headers = [(name, value) for name, value in response.headers if name.lower() != "content-type"]
     answer = PlainAnswer(error.status, [*headers, ("Content-Type", "application/json")], body)
-    return AttemptFailed(failure, answer=answer if _may_be_shown(failure) else None)
+    return AttemptFailed(failure, answer=answer if failure.may_be_shown else None)

@@ -72,6 +72,8 @@ class CircuitBreaker:
         self._probe_began = 0.0
         self._recovered_at: float | None = None
         self._answered_at: float | None = None
+        self._has_failed = False
+        """Since its last answer: pybreaker counts how often, but asking it takes three calls."""
         self._was_open = False
         """What a mere hint made half open has lost no traffic that should come back slowly."""
         self._era = 0
@@ -113,11 +115,6 @@ class CircuitBreaker:
         """When the next probe may go, from now; 0 unless open. For `retry-after` where nobody else is left."""
         return max(0.0, self._half_open_at - self._clock()) if self.state is CircuitState.OPEN else 0.0
 
-    def hint_recovered(self) -> None:
-        """Somebody else in the fleet was answered: the next request may find out, before `open_seconds` are over."""
-        if self.state is CircuitState.OPEN:
-            self._breaker.half_open()
-
     def hint_failing(self) -> None:
         """Somebody else's breaker opened: let one request find out, unless an answer of our own says better.
 
@@ -137,9 +134,11 @@ class CircuitBreaker:
             self._probe = None
         if evidence is Evidence.WORKING:
             self._answered_at = self._clock()
-            if self.state is CircuitState.HALF_OPEN or self._breaker.fail_counter:
+            if self._has_failed or self.state is CircuitState.HALF_OPEN:
+                self._has_failed = False
                 self._breaker.call(_nothing)
         elif evidence is Evidence.BROKEN and not is_replaced:
+            self._has_failed = True
             with suppress(_Failed):
                 self._breaker.call(_fail)
 
@@ -177,7 +176,9 @@ class Permit:
 
     def succeeded(self) -> None:
         """The answer is there whole."""
-        self._report(Evidence.WORKING)
+        if not self._reported:
+            self._reported = True
+            self._breaker._report(self, Evidence.WORKING)  # noqa: SLF001 - as above; every request comes by here
 
     def failed(self, kind: FailureKind) -> None:
         """The attempt failed, before its first content or after."""
@@ -231,10 +232,6 @@ class CircuitBreakers:
         found = self._breakers.get((provider, model))
         if found is not None:
             found.hint_failing()
-
-    def known(self, provider: str) -> list[CircuitBreaker]:
-        """All breakers of a provider, for what the fleet tells about it."""
-        return [breaker for (name, _), breaker in self._breakers.items() if name == provider]
 
     def keep(self, wanted: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
         """Forget all others after a reload. Returns those forgotten, for metrics to drop their series."""

@@ -56,6 +56,7 @@ SHORT_WAIT_SECONDS: Final = 1.0
 """A limit that passes so soon is waited for: to leave at once would only spread the load to the next provider."""
 _UNSHOWN_KINDS: Final = frozenset({FailureKind.AUTHENTICATION, FailureKind.REDIRECTED})
 _UNSHOWN_STATUSES: Final = frozenset({401, 402, 403})
+"""About our key or account: the body may quote them, and the application cannot do anything about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class Failure:
     message: str | None = None
     """The provider's own sentence, for the application alone; None where it may speak of our key or account."""
     retry_after_seconds: float | None = None
+
+    @property
+    def may_be_shown(self) -> bool:
+        """True where the application may get the provider's own answer."""
+        return _may_be_shown(self.kind, self.status)
 
     def decision(self, *, others_left: bool, retry_on_timeout: bool) -> Decision:
         """What to do. `others_left`: another candidate has not been tried yet."""
@@ -118,7 +124,7 @@ def of_transport(error: TransportError) -> Failure:
 
 def _failure(provider: Provider, told: ToldError, *, subject: str, is_foreign: bool = False) -> Failure:
     kind = provider.failure_kind(told)
-    shown = bool(told.message) and kind not in _UNSHOWN_KINDS and told.status not in _UNSHOWN_STATUSES
+    shown = bool(told.message) and _may_be_shown(kind, told.status)
     return Failure(
         kind,
         _detail(kind, told, subject=subject, is_foreign=is_foreign),
@@ -127,6 +133,10 @@ def _failure(provider: Provider, told: ToldError, *, subject: str, is_foreign: b
         message=told.message if shown else None,
         retry_after_seconds=told.retry_after_seconds,
     )
+
+
+def _may_be_shown(kind: FailureKind, status: int | None) -> bool:
+    return kind not in _UNSHOWN_KINDS and status not in _UNSHOWN_STATUSES
 
 
 def _detail(kind: FailureKind, told: ToldError, *, subject: str, is_foreign: bool) -> str:

@@ -49,8 +49,8 @@ class RetryBudget:
         self._filled_at = clock()
 
     def request_began(self, *, sdk_retries: int = 0) -> None:
-        """Count a request at its first attempt here. One that an SDK repeats has been counted before."""
-        if sdk_retries == 0:
+        """Count a request, before its first attempt here. One that an SDK repeats has been counted before."""
+        if sdk_retries == 0 and self._tokens < self._share.burst:
             self._add(self._share.per_request)
 
     def take(self) -> bool:
@@ -68,7 +68,7 @@ class RetryBudget:
 
 
 class LocalRetries:
-    """What one request may still do at one provider. Make one when its first attempt there begins."""
+    """What one request may still do at one provider. Make one when its first attempt there has failed."""
 
     def __init__(self, policy: RetryPolicy, budget: RetryBudget, *, sdk_retries: int, draw: Draw) -> None:
         self._policy = policy
@@ -77,7 +77,6 @@ class LocalRetries:
         # An SDK that tries again multiplies with us: it gets one attempt here, and asks anew if it wants another.
         self._left = policy.max_attempts - 1 if sdk_retries == 0 else 0
         self._done = 0
-        budget.request_began(sdk_retries=sdk_retries)
 
     def pause_seconds(self, failure: Failure, *, others_left: bool) -> float | None:
         """How long to wait before the next attempt here; None where there is none: go elsewhere, or give up."""

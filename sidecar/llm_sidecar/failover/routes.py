@@ -16,7 +16,7 @@ from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.contract.provider_resource import Model
 from llm_sidecar.failover.backoff import RetryPolicy
 from llm_sidecar.failover.circuit import CircuitSettings
-from llm_sidecar.failover.prices import Size, cost_at_most
+from llm_sidecar.prices import Size, cost_at_most
 from llm_sidecar.providers.base import Provider
 
 

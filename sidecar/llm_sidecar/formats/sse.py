@@ -22,6 +22,8 @@ _DATA: Final = b"data: "
 _LINE: Final = re.compile(rb"(?:^|[\r\n])(event|data)(?::[ ]?([^\r\n]*+)|(?=[\r\n]|$))")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 DONE: Final = b"[DONE]"
+UNCOUNTED_BYTES: Final = 16 * 1024
+"""How much of a stream is kept until somebody asks for the size of its content, which costs more than relaying it."""
 
 
 class FrameSplitter:
@@ -93,6 +95,12 @@ def _check_frames(block: bytes) -> None:
         position = end
 
 
+def _check_others(block: bytes, others: int) -> None:
+    """Look at all frames where some do not end like an object, or like the end."""
+    if others and others != block.count(b"[DONE]\n\n"):
+        _check_frames(block)
+
+
 def each_frame(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Event name and data of every frame in a block that the splitter gave."""
     position = 0
@@ -114,8 +122,11 @@ def _first_boundary(block: bytes, start: int) -> int:
 
 def _last_boundary(buffer: bytes | bytearray, start: int, end: int | None = None) -> int:
     """The end of the last frame boundary between `start` and `end`, 0 if there is none."""
-    cut = 0
-    for boundary in _BOUNDARIES:
+    found = buffer.rfind(b"\n\n", start, end)
+    cut = found + 2 if found >= 0 else 0
+    if buffer.find(b"\r", max(start, cut), end) < 0:  # a search for one byte costs next to nothing
+        return cut
+    for boundary in _BOUNDARIES[1:]:
         found = buffer.rfind(boundary, start, end)
         if found >= 0:
             cut = max(cut, found + len(boundary))
@@ -129,7 +140,17 @@ class EventStreamObserver:
     and what a parsed frame means (`_read`).
     """
 
-    __slots__ = ("_last_block", "_splitter", "committed", "content_bytes", "ended", "error", "usage")
+    __slots__ = (
+        "_counted_bytes",
+        "_last_block",
+        "_splitter",
+        "_uncounted",
+        "_uncounted_bytes",
+        "committed",
+        "ended",
+        "error",
+        "usage",
+    )
 
     _words: ClassVar[tuple[bytes, ...]]
     """After the first content, a read without any of these goes on unparsed. Few: each is a search of every read."""
@@ -142,8 +163,19 @@ class EventStreamObserver:
         self.ended = False
         self.error: StreamError | None = None
         self.usage: Usage | None = None
-        self.content_bytes = 0
+        self._counted_bytes = 0
+        self._uncounted: list[bytes] = []
+        self._uncounted_bytes = 0
         self._last_block = b""
+
+    @property
+    def content_bytes(self) -> int:
+        """Size of the generated content seen so far. Most streams tell their usage, and are never asked."""
+        self._counted_bytes += sum(
+            len(content) for block in self._uncounted for content in self._content.findall(block)
+        )
+        self._uncounted, self._uncounted_bytes = [], 0
+        return self._counted_bytes
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes; return those to relay now. Raises `FrameTooLarge`, `FrameUnreadable`."""
@@ -151,11 +183,15 @@ class EventStreamObserver:
         if not block:
             return block
         self._last_block = block
-        self.content_bytes += sum(map(len, self._content.findall(block)))
+        self._uncounted.append(block)
+        self._uncounted_bytes += len(block)
+        if self._uncounted_bytes > UNCOUNTED_BYTES:
+            _ = self.content_bytes
         # Every frame that matters ends with an object's brace, or is the end. Where one is neither, each is looked at.
-        others = block.count(b"\n\n") - block.count(b"}\n\n")
-        if others and others != block.count(b"[DONE]\n\n"):
-            _check_frames(block)
+        objects = block.count(b"}\n\n")
+        others = block.count(b"\n") - 2 * objects
+        if others and not (others == 2 and block.endswith(b"[DONE]\n\n")):  # more lines than those of plain data
+            _check_others(block, block.count(b"\n\n") - objects)
         if not self.committed:
             return self._look_at(block)
         for word in self._words:

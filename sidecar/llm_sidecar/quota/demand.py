@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from llm_sidecar.contract.quota_counters import LimitUnit
-from llm_sidecar.failover.prices import FEMTO_PER_NANO, Prices
+from llm_sidecar.prices import FEMTO_PER_NANO, Prices
 from llm_sidecar.quota.limits import QuotaLimit
 
 MAX_AMOUNT: Final = 10**15

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from llm_sidecar.failover.prices import FEMTO_PER_NANO
+from llm_sidecar.prices import FEMTO_PER_NANO
 
 if TYPE_CHECKING:
     from llm_sidecar.formats.base import Usage

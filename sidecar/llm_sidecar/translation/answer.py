@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from llm_sidecar.contract.names import API
 from llm_sidecar.formats.base import Usage
+from llm_sidecar.translation.losses import Undecodable
 from llm_sidecar.translation.parts import NOTHING, Document, Part
 
 
@@ -27,6 +29,10 @@ class Finish(StrEnum):
     MALFORMED_CALL = "malformed_call"
     """The model wrote a tool call that cannot be read (Gemini)."""
     OTHER = "other"
+
+
+MALFORMED_CALL: Final = "the model wrote a tool call that cannot be read"
+"""Of an answer that is none: no other language has a word for it, and it would pass for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +71,9 @@ class Answer:
     """Unix time."""
     usage: ToldUsage | None = None
     extra: Document = NOTHING
+
+
+def check_readable(answer: Answer) -> None:
+    """Raise `Undecodable` for an answer that is none, before it is written in another language."""
+    if answer.choices and all(choice.finish is Finish.MALFORMED_CALL for choice in answer.choices):
+        raise Undecodable(MALFORMED_CALL)

@@ -45,6 +45,13 @@ def drop_extra(extra: Document, *, where: str, losses: Losses) -> None:
             losses.drop(f"{where}.{field}" if where else field)
 
 
+def leave_out(native: Native, losses: Losses) -> None:
+    """Tell of a part that only another language knows. Raises `Untranslatable` where the request needs it."""
+    if not native.is_harmless:
+        raise Untranslatable(f"`{native.kind}`")
+    losses.drop(native.kind)
+
+
 def check_conversation(conversation: Conversation, losses: Losses) -> None:
     """`check_extra` for every node of a foreign request but thinking, which no other language takes along anyhow."""
 

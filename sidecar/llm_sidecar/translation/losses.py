@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+# What is left out by more than one language: one name for each, whoever leaves it out.
+DETAIL: Final = "messages.content.detail"
+FILE_NAME: Final = "messages.content.name"
+STRICT_OUTPUT: Final = "output.strict"
+STRICT_TOOL: Final = "tools.strict"
+SYSTEM_POSITION: Final = "messages.system_position"
+"""Instructions stood behind the first message, and stand before it now."""
+THINKING_SIGNATURE: Final = "thinking.signature"
 
 
 class Untranslatable(Exception):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm_sidecar.formats.base import FrameUnreadable
+from llm_sidecar.translation.answer import MALFORMED_CALL, Finish
+from llm_sidecar.translation.events import ChoiceEnded
 from llm_sidecar.translation.losses import Undecodable
 
 if TYPE_CHECKING:
@@ -19,12 +21,14 @@ class TranslatingObserver:
     translated stream counts, fails and ends by the very same rules as one that passes.
     """
 
-    __slots__ = ("_decoder", "_encoder", "_provider_side")
+    __slots__ = ("_decoder", "_encoder", "_is_garbled", "_provider_side")
 
     def __init__(self, provider_side: StreamObserver, decoder: StreamDecoder, encoder: StreamEncoder) -> None:
         self._provider_side = provider_side
         self._decoder = decoder
         self._encoder = encoder
+        self._is_garbled = False
+        """It ended as the provider's language says, and its answer is none in any other."""
 
     @property
     def committed(self) -> bool:
@@ -34,7 +38,7 @@ class TranslatingObserver:
     @property
     def ended(self) -> bool:
         """See `StreamObserver`."""
-        return self._provider_side.ended
+        return self._provider_side.ended and not self._is_garbled
 
     @property
     def error(self) -> StreamError | None:
@@ -61,7 +65,7 @@ class TranslatingObserver:
 
     def finish(self) -> bytes:
         """The provider closed the stream. Raises `FrameUnreadable`."""
-        return self._translated(self._provider_side.finish(), last=True)
+        return b"" if self._is_garbled else self._translated(self._provider_side.finish(), last=True)
 
     def error_tail(self, status: int, code: str, message: str) -> bytes:
         """What ends the stream relayed so far so that the SDK raises."""
@@ -74,4 +78,8 @@ class TranslatingObserver:
                 events += self._decoder.finish()
         except Undecodable as error:
             raise FrameUnreadable(str(error)) from error
+        for position, event in enumerate(events):
+            if isinstance(event, ChoiceEnded) and event.finish is Finish.MALFORMED_CALL:
+                self._is_garbled = True
+                raise FrameUnreadable(MALFORMED_CALL, readable=self._encoder.encode(events[:position]))
         return self._encoder.encode(events) if events else b""

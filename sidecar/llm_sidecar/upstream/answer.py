@@ -211,10 +211,14 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailers are left out."""
-        if len(name) + len(value) > FIELD_BYTES or len(self.headers) >= HEADERS:
+        headers = self.headers
+        if len(name) + len(value) > FIELD_BYTES or len(headers) >= HEADERS:
             raise _BadAnswer
         if not self.has_head:
-            self.headers.append((_text(name), _text(value)))
+            try:
+                headers.append((name.decode(), value.decode()))
+            except UnicodeDecodeError:
+                headers.append((_text(name), _text(value)))
 
     def on_headers_complete(self) -> None:
         """Status and headers are there: decide how the body ends."""

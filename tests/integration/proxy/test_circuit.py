@@ -232,6 +232,9 @@ async def test_a_recovering_provider_is_asked_where_nobody_else_answers(start_pr
     replies = [await proxy.chat() for _ in range(10)]
 
     assert {(reply.status, reply.headers["x-llm-sidecar-provider"]) for reply in replies} == {(200, "first")}
+    for reply in replies:
+        skipped = (await proxy.audit_line(reply.request_id)).get("skipped", [])
+        assert "first" not in {one["provider"] for one in skipped}, "it was spared at first, and asked after all"
 
 
 async def test_where_all_circuits_are_open_the_application_learns_when_to_come_again(

@@ -12,33 +12,33 @@ from tests.integration.proxy.harness import Upstream, document, provider
 Serve = Callable[..., Awaitable[Upstream]]
 
 MESSAGES = '"messages":[{"role":"user","content":"ping"}]'
+SENT = '"a-model-of-another-length"'
 BODIES = {
-    "spaces": f' {{ "model" :\t"small" ,\n {MESSAGES} }} ',
-    "model last": f'{{{MESSAGES},"model":"small"}}',
-    "escaped value": f'{{"model":"\\u0073mall",{MESSAGES}}}',
-    "escaped name": f'{{"mod\\u0065l":"small",{MESSAGES}}}',
-    "the word elsewhere": f'{{"metadata":{{"model":"small"}},{MESSAGES},"model":"small"}}',
-    "in a text": '{"messages":[{"role":"user","content":"\\"model\\":\\"small\\" }] \\\\"}],"model":"small"}',
-    "numbers of all kinds": f'{{"temperature":-1.50e+0,"seed":12345678901234567890,"model":"small",{MESSAGES}}}',
-    "nested": '{"metadata":{"a":[[],{},[{"b":[null,true,false]}],""]},"model":"small",' + MESSAGES + "}",
-    "beyond ASCII": '{"user":"\u00fc\U0001f600\u2028","model":"small",' + MESSAGES + "}",
+    "spaces": f' {{ "model" :\t<"small"> ,\n {MESSAGES} }} ',
+    "model last": f'{{{MESSAGES},"model":<"small">}}',
+    "escaped value": f'{{"model":<"\\u0073mall">,{MESSAGES}}}',
+    "escaped name": f'{{"mod\\u0065l":<"small">,{MESSAGES}}}',
+    "the word elsewhere": f'{{"metadata":{{"model":"small"}},{MESSAGES},"model":<"small">}}',
+    "in a text": '{"messages":[{"role":"user","content":"\\"model\\":\\"small\\" }] \\\\"}],"model":<"small">}',
+    "numbers of all kinds": f'{{"temperature":-1.50e+0,"seed":12345678901234567890,"model":<"small">,{MESSAGES}}}',
+    "nested": '{"metadata":{"a":[[],{},[{"b":[null,true,false]}],""]},"model":<"small">,' + MESSAGES + "}",
+    "beyond ASCII": '{"user":"\u00fc\U0001f600\u2028","model":<"small">,' + MESSAGES + "}",
 }
+"""What is to be replaced stands between < and >."""
 
 
-@pytest.mark.parametrize("name", BODIES)
-async def test_only_the_models_name_differs(start_proxy: StartProxy, serve: Serve, name: str) -> None:
+@pytest.mark.parametrize("marked", BODIES.values(), ids=BODIES)
+async def test_only_the_models_name_differs(start_proxy: StartProxy, serve: Serve, marked: str) -> None:
     upstream = await serve()
     models = [{"name": "a-model-of-another-length", "aliases": ["small"]}]
     proxy = await start_proxy(document(provider("p", upstream.base_url, models=models)))
-    body = BODIES[name]
+    before, _, rest = marked.partition("<")
+    name, _, after = rest.partition(">")
 
-    reply = await proxy.ask("POST", "/v1/chat/completions", data=body.encode())
+    reply = await proxy.ask("POST", "/v1/chat/completions", data=f"{before}{name}{after}".encode())
 
     assert reply.status == 200, reply.body
-    head, _, rest = body.rpartition('"small"') if "escaped value" not in name else body.rpartition('"\\u0073mall"')
-    if name in {"spaces", "escaped name", "numbers of all kinds", "nested", "beyond ASCII", "escaped value"}:
-        head, _, rest = body.partition('"\\u0073mall"' if name == "escaped value" else '"small"')
-    assert upstream.seen[0].body == f'{head}"a-model-of-another-length"{rest}'.encode()
+    assert upstream.seen[0].body == f"{before}{SENT}{after}".encode()
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,22 @@ async def test_a_gemini_array_that_is_cut_stays_valid_json_and_tells_the_error(
     assert items[0] == orjson.loads(item)
 
 
+async def test_an_error_in_the_place_of_a_gemini_array_is_its_only_element(
+    start_proxy: StartProxy, serve: Serve
+) -> None:
+    """As Google tells it."""
+    told = orjson.dumps({"error": {"code": 429, "message": "told", "status": "RESOURCE_EXHAUSTED"}})
+    answer = streaming(b"[" + told + b"]", content_type="application/json")
+    proxy = await one(start_proxy, await serve(answer), "Google", retry={"maxAttempts": 1})
+
+    refused = await proxy.ask("POST", "/v1beta/models/m:streamGenerateContent", data=b"no JSON")
+    relayed = await proxy.ask("POST", "/v1beta/models/m:streamGenerateContent", data=b"{}")
+
+    for reply, status in ((refused, 400), (relayed, 429)):
+        (element,) = orjson.loads(reply.body)
+        assert (reply.status, element["error"]["code"]) == (status, status)
+
+
 # --- applications that hang up, or read slowly
 
 

@@ -126,9 +126,9 @@ def test_what_an_sdk_tries_again_is_not_multiplied() -> None:
 def test_what_an_sdk_tries_again_fills_no_budget() -> None:
     budget = RetryBudget(RetryShare(per_request=1, floor_per_second=0, burst=1), clock=FakeClock())
     assert budget.take()
-    retries(budget=budget, sdk_retries=2)
+    budget.request_began(sdk_retries=2)
     assert not budget.take()
-    retries(budget=budget)
+    budget.request_began()
     assert budget.take()
 
 

@@ -20,7 +20,6 @@ NAMED_AS: Final = (
     # (what the losses say, what stands for it in a document)
     ("thinking", r"reasoning|redacted_thinking|thinking|thought|thought_signature"),
     ("thinking.signature", r"signature|redacted_thinking|encrypted_content|thought_signature"),
-    ("signature", r"signature|encrypted_content|thought_signature"),
     ("redacted_thinking", r"encrypted_content"),
     ("thought_signature", r"extra_content"),
     ("citations", r"annotations|citations|grounding_metadata|citation_metadata"),

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from llm_sidecar.translation.anthropic_messages.written_blocks import BlockWriter
 from llm_sidecar.translation.conversation import Conversation, Role, Turn
-from llm_sidecar.translation.losses import Losses, Untranslatable
+from llm_sidecar.translation.losses import SYSTEM_POSITION, Losses, Untranslatable
 from llm_sidecar.translation.parts import Part, Text, ToolCall, ToolResult
 
 Block = dict[str, Any]
@@ -68,7 +68,7 @@ def arrange(conversation: Conversation, losses: Losses) -> Messages:
             behind.take(turn)
         hoisted = behind.write(messages)
         if hoisted:
-            losses.drop("messages.system")
+            losses.drop(SYSTEM_POSITION)
             head += hoisted
     if not messages and head:
         losses.drop("messages.role")

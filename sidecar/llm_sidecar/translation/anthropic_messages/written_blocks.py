@@ -24,7 +24,8 @@ from llm_sidecar.translation.anthropic_messages.blocks import (
     SPELLINGS,
     STRING,
 )
-from llm_sidecar.translation.losses import Losses, Untranslatable
+from llm_sidecar.translation.foreign import leave_out
+from llm_sidecar.translation.losses import DETAIL, FILE_NAME, Losses, Untranslatable
 from llm_sidecar.translation.parts import (
     CacheMarker,
     Document,
@@ -123,7 +124,7 @@ class BlockWriter:
         if media.url is not None and not media.url.lower().startswith(_WEB):
             raise Untranslatable(f"a URL of {media.kind} input that is neither http nor https")
         if media.detail is not None:
-            self.losses.drop("messages.content.detail")
+            self.losses.drop(DETAIL)
         if media.kind is MediaKind.IMAGE:
             self._check_image(media)
         elif media.url is not None:
@@ -136,7 +137,7 @@ class BlockWriter:
         if media.data is not None and media.media_type not in _IMAGE_TYPES:
             raise Untranslatable("an image that is not JPEG, PNG, GIF or WebP")
         if media.name is not None:
-            self.losses.drop("messages.content.name")
+            self.losses.drop(FILE_NAME)
 
     def _source(self, media: Media) -> dict[str, Any]:
         if media.url is not None:
@@ -195,9 +196,7 @@ class BlockWriter:
     def _native(self, native: Native) -> dict[str, Any] | None:
         if native.owner is OWN:
             return dict(native.value)
-        if not native.is_harmless:
-            raise Untranslatable(f"`{native.kind}`")
-        self.losses.drop(native.kind)
+        leave_out(native, self.losses)
         return None
 
 

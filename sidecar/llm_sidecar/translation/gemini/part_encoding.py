@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from llm_sidecar.contract.names import API
-from llm_sidecar.translation.foreign import CALL
+from llm_sidecar.translation.foreign import CALL, leave_out
 from llm_sidecar.translation.gemini.models import THINKING, THIRD, Generation
 from llm_sidecar.translation.gemini.parts import MADE_ID, PADDING, UNTHOUGHT, URL_SAFE
-from llm_sidecar.translation.losses import Losses, Untranslatable
+from llm_sidecar.translation.losses import DETAIL, FILE_NAME, THINKING_SIGNATURE, Losses, Untranslatable
 from llm_sidecar.translation.parts import (
     NOTHING,
     CacheMarker,
@@ -165,9 +165,9 @@ class PartEncoder:
 
     def _check_media(self, part: Media) -> None:
         if part.detail is not None:
-            self.losses.drop("detail")
+            self.losses.drop(DETAIL)
         if part.name is not None:
-            self.losses.drop("filename")
+            self.losses.drop(FILE_NAME)
         if part.file_id is not None:
             raise Untranslatable("a file that is stored at its provider")
         if part.data is None and self.generation < THINKING:
@@ -184,9 +184,7 @@ class PartEncoder:
     def _native(self, part: Native) -> dict[str, Any] | None:
         if part.owner is API.GEMINI:
             return dict(part.value)
-        if not part.is_harmless:
-            raise Untranslatable(f"`{part.kind}`")
-        self.losses.drop(part.kind)
+        leave_out(part, self.losses)
         return None
 
     def _drop_marker(self, marker: CacheMarker | None) -> None:
@@ -210,7 +208,7 @@ class AnswerPartEncoder(PartEncoder):
             return super()._thinking(part)
         # The thoughts may be shown. Their signature is another provider's, which would be lost on the way back.
         if part.signature is not None or part.redacted is not None:
-            self.losses.drop("thinking.signature")
+            self.losses.drop(THINKING_SIGNATURE)
         return {"text": part.text, "thought": True} if part.text else None
 
     def _check_media(self, part: Media) -> None:

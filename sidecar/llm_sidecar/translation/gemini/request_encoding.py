@@ -22,7 +22,7 @@ from llm_sidecar.translation.gemini.requests import (
     TOOL_LAYOUT,
     VERSION,
 )
-from llm_sidecar.translation.losses import Losses, Untranslatable
+from llm_sidecar.translation.losses import STRICT_TOOL, SYSTEM_POSITION, Losses, Untranslatable
 from llm_sidecar.translation.parts import NOTHING, Part, Text
 from llm_sidecar.translation.spelling import SpelledObject
 
@@ -137,7 +137,7 @@ def _system_turns(conversation: Conversation, losses: Losses) -> Iterator[Text]:
             begun = True
             continue
         if begun:
-            losses.drop("messages.system_position")
+            losses.drop(SYSTEM_POSITION)
         for part in turn.parts:
             if not isinstance(part, Text):
                 raise Untranslatable("instructions that are not text")
@@ -178,7 +178,7 @@ def _declaration(tool: Tool, parts: PartEncoder) -> dict[str, Any]:
     if tool.marker is not None:
         parts.losses.drop("cache_control")
     if tool.strict is not None:
-        parts.losses.drop("tools.strict")
+        parts.losses.drop(STRICT_TOOL)
     extra = parts.kept(tool.extra)
     document = SpelledObject(extra)
     document.put("name", tool.name)

@@ -33,7 +33,7 @@ from llm_sidecar.translation.gemini.answers import BLOCKED, FINISH, encode_usage
 from llm_sidecar.translation.gemini.models import THIRD
 from llm_sidecar.translation.gemini.part_encoding import AnswerPartEncoder
 from llm_sidecar.translation.gemini.streams import ORIGIN
-from llm_sidecar.translation.losses import Losses
+from llm_sidecar.translation.losses import THINKING_SIGNATURE, Losses
 from llm_sidecar.translation.parts import NOTHING, Document, Part, Refusal, ToolCall, ToolKind
 
 
@@ -141,7 +141,7 @@ class GeminiStreamEncoder:
             case DeltaKind.SIGNATURE if growing.start.kind is PartKind.TOOL_CALL:
                 growing.signature = event.text
             case DeltaKind.SIGNATURE if is_thought and not self._own:
-                self._losses.drop("thinking.signature")
+                self._losses.drop(THINKING_SIGNATURE)
             case DeltaKind.SIGNATURE:
                 yield self._chunk(event.choice, {"text": "", **thought, "thoughtSignature": event.text})
             case DeltaKind.TEXT:

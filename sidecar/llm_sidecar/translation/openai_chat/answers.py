@@ -12,7 +12,7 @@ from llm_sidecar.contract.names import API
 from llm_sidecar.translation.answer import Answer, Choice, ToldUsage
 from llm_sidecar.translation.conversation import Role, Turn
 from llm_sidecar.translation.foreign import drop_answer_extras
-from llm_sidecar.translation.losses import Losses, Undecodable
+from llm_sidecar.translation.losses import THINKING_SIGNATURE, Losses, Undecodable
 from llm_sidecar.translation.openai_chat.finishes import decode_finish, encode_finish
 from llm_sidecar.translation.openai_chat.leftovers import restore
 from llm_sidecar.translation.openai_chat.messages import decode_message, encode_message, signature_field
@@ -225,7 +225,7 @@ def drop_of_text(text: Text, losses: Losses) -> None:
 def drop_of_thinking(thinking: Thinking, losses: Losses) -> None:
     """Tell what a chat message cannot say of thoughts: all but their text."""
     if thinking.signature is not None:
-        losses.drop("thought_signature" if thinking.owner is API.GEMINI else "signature")
+        losses.drop("thought_signature" if thinking.owner is API.GEMINI else THINKING_SIGNATURE)
     if thinking.redacted is not None:
         losses.drop("redacted_thinking")
 

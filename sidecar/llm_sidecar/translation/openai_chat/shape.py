@@ -20,7 +20,7 @@ from llm_sidecar.translation.conversation import (
     ToolUse,
 )
 from llm_sidecar.translation.foreign import check_conversation
-from llm_sidecar.translation.losses import Losses, Untranslatable
+from llm_sidecar.translation.losses import STRICT_OUTPUT, STRICT_TOOL, Losses, Untranslatable
 from llm_sidecar.translation.openai_chat.turns import shaped_turns
 from llm_sidecar.translation.parts import NOTHING, ToolKind
 
@@ -64,7 +64,7 @@ def _tool(tool: Tool | ServerTool, losses: Losses) -> Tool:
         losses.drop("cache_control")
     strict = tool.strict
     if strict and not _is_closed(tool.parameters):
-        losses.drop("strict")
+        losses.drop(STRICT_TOOL)
         strict = None
     return replace(tool, strict=strict, marker=None, extra=NOTHING)
 
@@ -91,7 +91,7 @@ def _output(conversation: Conversation, losses: Losses) -> JSONOutput | None:
     if strict is None and conversation.api is not API.OPENAI_RESPONSES:
         strict = True  # elsewhere a schema always binds
     if strict and not _is_closed(output.schema):
-        losses.drop("strict")
+        losses.drop(STRICT_OUTPUT)
         strict = None
     return replace(output, name=output.name or _SCHEMA_NAME, strict=strict, extra=NOTHING)
 

@@ -27,7 +27,7 @@ from llm_sidecar.translation.events import (
     UsageTold,
 )
 from llm_sidecar.translation.foreign import CALL, PART, drop_extra
-from llm_sidecar.translation.losses import Losses
+from llm_sidecar.translation.losses import THINKING_SIGNATURE, Losses
 from llm_sidecar.translation.openai_chat.answers import (
     call_field,
     drop_of_text,
@@ -142,7 +142,7 @@ class ChatStreamEncoder:
         yield self._delta(event.choice, {"tool_calls": [field]})
 
     def _signature_name(self) -> str:
-        return "thought_signature" if self._api is API.GEMINI else "signature"
+        return "thought_signature" if self._api is API.GEMINI else THINKING_SIGNATURE
 
     def _begin_choice(self, index: int, *, has_text: bool) -> Iterator[bytes]:
         if index in self._choices:

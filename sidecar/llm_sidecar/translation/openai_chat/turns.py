@@ -16,7 +16,8 @@ import orjson
 
 from llm_sidecar.contract.names import API
 from llm_sidecar.translation.conversation import Conversation, Role, Turn
-from llm_sidecar.translation.losses import Losses, Untranslatable
+from llm_sidecar.translation.foreign import leave_out
+from llm_sidecar.translation.losses import FILE_NAME, Losses, Untranslatable
 from llm_sidecar.translation.openai_chat.content import is_audio_format
 from llm_sidecar.translation.parts import (
     NOTHING,
@@ -139,9 +140,7 @@ class _Shaper:
         raise Untranslatable(f"{type(part).__name__.lower()} in a turn of the {role.value}")
 
     def _drop(self, part: Native) -> None:
-        if not part.is_harmless:
-            raise Untranslatable(f"`{part.kind}`")
-        self.losses.drop(part.kind)
+        leave_out(part, self.losses)
 
     def text(self, text: Text) -> Text:
         if text.citations:
@@ -208,5 +207,5 @@ class _Shaper:
         except (binascii.Error, UnicodeDecodeError):
             raise Untranslatable("a document of text that is no UTF-8 in base64") from None
         if media.name is not None:
-            self.losses.drop("messages.content.name")
+            self.losses.drop(FILE_NAME)
         return Text(text=text, marker=media.marker)

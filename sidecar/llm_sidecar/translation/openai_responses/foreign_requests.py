@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from llm_sidecar.contract.names import API
 from llm_sidecar.translation.conversation import (
     Conversation,
     Reasoning,
@@ -25,7 +26,7 @@ from llm_sidecar.translation.conversation import (
     ToolUse,
     Turn,
 )
-from llm_sidecar.translation.foreign import check_conversation
+from llm_sidecar.translation.foreign import check_conversation, leave_out
 from llm_sidecar.translation.losses import Losses, Untranslatable
 from llm_sidecar.translation.openai_responses import marks
 from llm_sidecar.translation.openai_responses.content import data_url
@@ -45,6 +46,7 @@ from llm_sidecar.translation.parts import (
     ToolResult,
 )
 
+ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
 LEAST_OUTPUT_TOKENS: Final = 16
 _IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"})
 _LOW_BUDGET_TOKENS: Final = 2048
@@ -74,7 +76,7 @@ def encode_foreign(conversation: Conversation, *, model: str, losses: Losses) ->
         "reasoning": _reasoning(conversation.reasoning),
         "user": _user(conversation, losses),
         "metadata": _metadata(conversation, losses),
-        **_logprobs(conversation),
+        **_included(conversation),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -145,10 +147,10 @@ class _Input:
             return self._call(part, place)
         if isinstance(part, ToolResult):
             return self._result(part)
-        if isinstance(part, Native) and part.is_harmless:
-            self._losses.drop(part.kind)
+        if isinstance(part, Native):
+            leave_out(part, self._losses)
             return None
-        raise Untranslatable(f"`{part.kind}`" if isinstance(part, Native) else type(part).__name__)
+        raise Untranslatable(type(part).__name__)
 
     def _messages(self, role: Role, content: list[Part], place: str) -> list[dict[str, Any]]:
         if role is Role.ASSISTANT:
@@ -335,8 +337,21 @@ def _metadata(conversation: Conversation, losses: Losses) -> dict[str, Any] | No
     return None
 
 
-def _logprobs(conversation: Conversation) -> dict[str, Any]:
-    logprobs = conversation.logprobs
-    if logprobs is None or not (logprobs.wanted or logprobs.top):
-        return {}
-    return {"include": [LOGPROBS], "top_logprobs": logprobs.top}
+def _included(conversation: Conversation) -> dict[str, Any]:
+    """What OpenAI tells on request only.
+
+    Thoughts that it does not store are to be handed back with the next turn, or the model thinks anew. Only Anthropic's
+    API has a place to keep them at the application; and a model that does not think refuses to be asked.
+    """
+    include: list[str] = []
+    logprobs, reasoning = conversation.logprobs, _reasoning(conversation.reasoning)
+    wants_logprobs = logprobs is not None and bool(logprobs.wanted or logprobs.top)
+    if wants_logprobs:
+        include.append(LOGPROBS)
+    thinks = reasoning is not None and reasoning.get("effort") != "none"
+    if thinks and conversation.api is API.ANTHROPIC_MESSAGES:
+        include.append(ENCRYPTED_REASONING)
+    return {
+        "include": include or None,
+        "top_logprobs": logprobs.top if logprobs is not None and wants_logprobs else None,
+    }

@@ -375,7 +375,7 @@ def test_leading_instructions_become_the_system_prompt_and_later_ones_stay() -> 
 def test_an_instruction_behind_the_last_answer_is_moved_and_named() -> None:
     document, dropped = written(foreign(QUESTION, assistant(Text(text="Hm")), system("Two.")))
     assert document["system"] == [{"type": "text", "text": "Two."}]
-    assert dropped == ["messages.system"]
+    assert dropped == ["messages.system_position"]
 
 
 def test_instructions_alone_are_asked_as_the_users() -> None:

@@ -508,7 +508,9 @@ def test_media_become_inline_data_and_addresses() -> None:
     named = Media(kind=MediaKind.DOCUMENT, media_type="application/pdf", data="AAAA", name="a.pdf")
     linked = Media(kind=MediaKind.IMAGE, url="https://host/a.JPG?size=1")
 
-    assert foreign_parts(image, named, linked, dropped=("cache_control", "detail", "filename")) == [
+    assert foreign_parts(
+        image, named, linked, dropped=("cache_control", "messages.content.detail", "messages.content.name")
+    ) == [
         {"inlineData": {"mimeType": "image/png", "data": PNG}},
         {"inlineData": {"mimeType": "application/pdf", "data": "AAAA"}},
         {"fileData": {"mimeType": "image/jpeg", "fileUri": "https://host/a.JPG?size=1"}},

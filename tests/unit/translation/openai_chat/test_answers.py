@@ -182,7 +182,7 @@ def test_a_foreign_answer_becomes_one_message() -> None:
         "logprobs": None,
         "finish_reason": "tool_calls",
     }
-    assert dropped == ["signature", "citations"]
+    assert dropped == ["thinking.signature", "citations"]
 
 
 def test_a_gemini_signature_goes_to_the_client_and_comes_back() -> None:

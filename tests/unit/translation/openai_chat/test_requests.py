@@ -528,7 +528,7 @@ def test_a_custom_tool_is_forced_as_one() -> None:
     ("api", "schema", "strict", "dropped"),
     [
         (API.ANTHROPIC_MESSAGES, CLOSED_SCHEMA, True, []),
-        (API.GEMINI, OPEN_SCHEMA, None, ["strict"]),
+        (API.GEMINI, OPEN_SCHEMA, None, ["output.strict"]),
         (API.OPENAI_RESPONSES, CLOSED_SCHEMA, None, []),
     ],
 )

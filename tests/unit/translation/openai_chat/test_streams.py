@@ -423,12 +423,13 @@ def test_parts_that_come_whole_are_written_whole() -> None:
     for number, whole in enumerate(wholes):
         parts += [PartStarted(part=number, kind=PartKind.WHOLE, whole=whole), PartEnded(part=number)]
     written, dropped = write(events_of(*parts))
-    assert dropped == ["signature", "image", "executableCode"]
+    assert dropped == ["thinking.signature", "image", "executableCode"]
     assert [part.text for part in assembled(read(written))[0].parts] == ["hm", "hi", '{"x":1}']
 
 
 @pytest.mark.parametrize(
-    ("api", "name"), [(API.GEMINI, "thought_signature"), (API.ANTHROPIC_MESSAGES, "signature"), (None, "signature")]
+    ("api", "name"),
+    [(API.GEMINI, "thought_signature"), (API.ANTHROPIC_MESSAGES, "thinking.signature"), (None, "thinking.signature")],
 )
 def test_what_a_chunk_cannot_say_is_named(api: API | None, name: str) -> None:
     _, dropped = write(

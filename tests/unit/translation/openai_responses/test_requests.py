@@ -463,7 +463,7 @@ def test_a_foreign_request_is_said_with_all_that_this_api_has() -> None:
         "temperature": 0.5,
         "top_p": 1,
         "reasoning": {"effort": "low", "summary": "auto"},
-        "include": ["message.output_text.logprobs"],
+        "include": ["message.output_text.logprobs", "reasoning.encrypted_content"],
         "top_logprobs": 2,
         "user": "u",
         "metadata": {"a": "b"},
@@ -612,3 +612,21 @@ def test_only_what_was_sealed_here_is_unsealed(text: str) -> None:
 def test_the_id_of_a_translated_answer_is_known_again(foreign_id: str) -> None:
     response_id = marks.response_id(foreign_id)
     assert response_id.startswith(FOREIGN_ANSWER) != foreign_id.startswith("resp_")
+
+
+@pytest.mark.parametrize(
+    ("api", "reasoning", "asked"),
+    [
+        (API.ANTHROPIC_MESSAGES, Reasoning(effort="low"), True),
+        (API.ANTHROPIC_MESSAGES, Reasoning(effort="none"), False),
+        (API.ANTHROPIC_MESSAGES, None, False),
+        (API.OPENAI_CHAT, Reasoning(effort="low"), False),
+        (API.GEMINI, Reasoning(effort="low"), False),
+    ],
+)
+def test_thoughts_to_hand_back_are_asked_for_where_the_application_can_keep_them(
+    api: API, reasoning: Reasoning | None, asked: bool
+) -> None:
+    conversation = replace(foreign(user(Text(text="x")), reasoning=reasoning), api=api)
+    document = TRANSLATOR.encode_request(conversation, model="gpt-5", losses=Losses()).document
+    assert (document.get("include") == ["reasoning.encrypted_content"]) is asked

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_sidecar.contract.provider_resource import Model, Pricing
-from llm_sidecar.failover.prices import Size, cost_at_most, cost_nano_usd, prices
+from llm_sidecar.prices import Size, cost_at_most, cost_nano_usd, prices
 from llm_sidecar.formats.base import Usage
 
 TOKENS = st.integers(0, 10**9)

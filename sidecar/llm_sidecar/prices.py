@@ -56,6 +56,12 @@ class Prices:
         """The same, rounded up to a whole nano-dollar."""
         return -(-self.cost_femto_usd(usage) // FEMTO_PER_NANO)
 
+    def spared_by_prompt_cache_nano_usd(self, usage: Usage) -> int:
+        """What the provider's own cache took from the price; below zero where writing into it cost more than that."""
+        read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+        femto = read * (self.input - self.cached_input) - written * (self.cache_write - self.input)
+        return femto // FEMTO_PER_NANO
+
 
 @lru_cache(maxsize=KNOWN_PRICES)
 def prices(pricing: Pricing) -> Prices:

@@ -143,7 +143,9 @@ def _document(
                 spec=spec.model_copy(update={"allowed_namespaces": AllowedNamespaces()}),
             ),
             providers=tuple(entries[key] for key in sorted(entries)),
-            store=StoreEntry(url=SecretStr(url.get_secret_value()) if url is not None else None),
+            store=StoreEntry(url=SecretStr(url.get_secret_value()), ca_bundle=settings.redis_ca_bundle)
+            if url is not None
+            else StoreEntry(),
         )
     except ValidationError as error:
         found = violations_of(error, ConfigDocument)

@@ -11,6 +11,8 @@ from typing import Final
 
 from pydantic import SecretStr
 
+from llm_sidecar.contract.redis_url import InvalidStoreURL, parse_redis_url
+
 VARIABLE_PREFIX: Final = "LLM_OPERATOR_"
 
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -34,6 +36,9 @@ class Settings:
     """A pod without a TeamQuota gets no provider; as the webhook's setting of this name."""
     redis_url: SecretStr | None = None
     """What the proxies use. `LLM_OPERATOR_REDIS_URL_FILE` names a file that holds it instead."""
+    redis_ca_bundle: str | None = None
+    """PEM of the authorities that Redis's certificate comes from, in the place of the system's; proxies get it with the
+    URL. `LLM_OPERATOR_REDIS_CA_BUNDLE_FILE` names a file that holds it instead."""
     log_level: str = "info"
     admin_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from outside the pod
     admin_port: int = 9798
@@ -73,7 +78,8 @@ class Settings:
             provider_namespaces=source.names("PROVIDER_NAMESPACES"),
             all_secrets=source.flag("ALL_SECRETS", default=default.all_secrets),
             require_quota=source.flag("REQUIRE_QUOTA", default=default.require_quota),
-            redis_url=source.secret("REDIS_URL"),
+            redis_url=_usable(source.secret("REDIS_URL")),
+            redis_ca_bundle=source.content("REDIS_CA_BUNDLE"),
             log_level=source.choice("LOG_LEVEL", _LOG_LEVELS, default=default.log_level),
             admin_host=source.text("ADMIN_HOST") or default.admin_host,
             admin_port=source.number("ADMIN_PORT", default=default.admin_port, most=65535),
@@ -85,6 +91,25 @@ class Settings:
             webhook_configuration=source.text("WEBHOOK_CONFIGURATION"),
             webhook_service_names=source.names("WEBHOOK_SERVICE_NAMES"),
         )
+
+
+def _usable(url: SecretStr | None) -> SecretStr | None:
+    if url is not None:
+        try:
+            parse_redis_url(url.get_secret_value())
+        except InvalidStoreURL as error:
+            raise InvalidSettings(f"{VARIABLE_PREFIX}REDIS_URL cannot be used: {error}. Fix: correct it") from None
+    return url
+
+
+def redis_url(environment: Mapping[str, str]) -> SecretStr | None:
+    """The Redis URL alone, for commands that need nothing else. Raises `InvalidSettings`."""
+    return _Source(environment).secret("REDIS_URL")
+
+
+def redis_ca_bundle(environment: Mapping[str, str]) -> str | None:
+    """The authorities of Redis's certificate alone, likewise. Raises `InvalidSettings`."""
+    return _Source(environment).content("REDIS_CA_BUNDLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +152,11 @@ class _Source:
         return int(text)
 
     def secret(self, name: str) -> SecretStr | None:
+        text = self.content(name)
+        return SecretStr(text) if text else None
+
+    def content(self, name: str) -> str | None:
+        """The variable's own text, or that of the file which its sibling names."""
         text, path = self.text(name), self.text(f"{name}_FILE")
         if text is not None and path is not None:
             raise InvalidSettings(f"{VARIABLE_PREFIX}{name} and {VARIABLE_PREFIX}{name}_FILE are set. Fix: keep one")
@@ -136,4 +166,4 @@ class _Source:
             except (OSError, UnicodeDecodeError):
                 variable = f"{VARIABLE_PREFIX}{name}_FILE"
                 raise InvalidSettings(f"the file that {variable} names cannot be read. Fix: mount it there") from None
-        return SecretStr(text) if text else None
+        return text or None

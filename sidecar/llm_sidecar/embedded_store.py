@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import platform
 import shutil
 import signal
+import socket as socketlib
 import subprocess
 import sys
 import tempfile
@@ -23,8 +25,11 @@ from typing import Final
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 0.005
+_ANSWER_SECONDS: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
 _MAX_MEMORY_BYTES: Final = 256 * 1024 * 1024
+_FOLDER_PREFIX: Final = "llm-sidecar-"
+_SOCKET: Final = "store.sock"
 
 
 class EmbeddedStoreUnavailable(Exception):
@@ -35,10 +40,10 @@ class EmbeddedStoreUnavailable(Exception):
 async def embedded_store(*, max_memory_bytes: int = _MAX_MEMORY_BYTES) -> AsyncIterator[str]:
     """Start Valkey and give its URL: a Unix socket in a folder that only this user may enter."""
     binary = _binary()
-    folder = Path(tempfile.mkdtemp(prefix="llm-sidecar-"))  # mode 0700: the way in, in place of a password
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))  # mode 0700: the way in, in place of a password
     process = None
     try:
-        socket = folder / "store.sock"
+        socket = folder / _SOCKET
         process = _start(binary, folder=folder, socket=socket, max_memory_bytes=max_memory_bytes)
         await _wait_until_ready(process, socket=socket)
         yield f"unix://{socket}"
@@ -46,6 +51,30 @@ async def embedded_store(*, max_memory_bytes: int = _MAX_MEMORY_BYTES) -> AsyncI
         if process is not None:
             await _stop(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def running_stores() -> list[str]:
+    """URLs of the stores that this user's `llm-sidecar run` started and that still run."""
+    sockets = sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*/{_SOCKET}"))
+    return [f"unix://{path}" for path in sockets if _is_ours(path) and _answers(path)]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        # Anyone may make folders there: the figures of somebody else's store are none of ours.
+        return path.parent.stat().st_uid == os.getuid()
+    except OSError:
+        return False
+
+
+def _answers(path: Path) -> bool:
+    with socketlib.socket(socketlib.AF_UNIX) as connection:
+        connection.settimeout(_ANSWER_SECONDS)
+        try:
+            connection.connect(str(path))
+        except OSError:  # one that was killed leaves its folder behind
+            return False
+    return True
 
 
 def _binary() -> Path:

@@ -25,7 +25,8 @@ class StoreBreaker:
     def __init__(self, *, failure_threshold: int, on_change: OnChange | None) -> None:
         self.reason: Reason = "connection"
         self._failing = False
-        self._ever_succeeded = False
+        self.ever_succeeded = False
+        """Nothing speaks against a store that was not asked yet, and nothing for it."""
         self._on_change = on_change
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=failure_threshold,
@@ -39,8 +40,8 @@ class StoreBreaker:
 
     def succeeded(self) -> None:
         """Report a call that worked; free of cost while all do."""
-        if self._failing or not self._ever_succeeded:
-            self._failing, self._ever_succeeded = False, True
+        if self._failing or not self.ever_succeeded:
+            self._failing, self.ever_succeeded = False, True
             if self._breaker.current_state == pybreaker.STATE_OPEN:
                 self._breaker.half_open()
             self._breaker.call(_nothing)
@@ -50,7 +51,7 @@ class StoreBreaker:
         self._failing, self.reason = True, reason
         if self._breaker.current_state == pybreaker.STATE_OPEN:
             return
-        if not self._ever_succeeded:
+        if not self.ever_succeeded:
             self._breaker.open()
             return
         with suppress(StoreUnavailable):

@@ -49,12 +49,17 @@ class ServerError(Exception):
     """An error reply. Its text may quote what was stored, so that only its first word is kept."""
 
     def __init__(self, message: str) -> None:
-        self.code = message.partition(" ")[0]
+        self.code, _, rest = message.partition(" ")
+        self.redirection = rest if self.code in {"MOVED", "ASK"} else ""
+        """A slot and the address of the node that has it, for a Cluster. Never shown."""
         super().__init__(self.code)
 
     def reason(self, *, otherwise: Reason) -> Reason:
         """The reason word for this error."""
         return _REASONS.get(self.code, otherwise)
+
+
+OnLost: TypeAlias = "Callable[[RedisConnection, Reason], None]"
 
 
 class DeadlineWatch:
@@ -106,9 +111,7 @@ class RedisConnection(asyncio.Protocol):
     A future that was cancelled meanwhile still takes its place in the line, so that nobody gets another's reply.
     """
 
-    def __init__(
-        self, *, on_lost: Callable[[RedisConnection, Reason], None], max_reply_bytes: int = MAX_REPLY_BYTES
-    ) -> None:
+    def __init__(self, *, on_lost: OnLost, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
         self._max_reply_bytes = max_reply_bytes

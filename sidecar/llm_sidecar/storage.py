@@ -10,19 +10,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
+from llm_sidecar.contract.redis_url import InvalidStoreURL
 from llm_sidecar.exchange import StoreUse
+from llm_sidecar.quota.journal import Journal
 from llm_sidecar.quota.provider_rate import ProviderRates
 from llm_sidecar.quota.team_quota import Quota
-from llm_sidecar.redis_store import RedisStore
-from llm_sidecar.redis_url import InvalidStoreURL
+from llm_sidecar.redis_kinds import make_store
 from llm_sidecar.runtime import UnusableConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from llm_sidecar.contract.config import ConfigDocument
+    from llm_sidecar.contract.config import ConfigDocument, StoreEntry, TeamEntry
     from llm_sidecar.health import Health
-    from llm_sidecar.store import Reason
+    from llm_sidecar.store import Reason, SharedStore
 
 SETTLE_SECONDS: Final = 1.5
 """At the end of the process: a native sidecar is killed two seconds after its pod's grace period ended."""
@@ -35,10 +37,11 @@ LOOK_SECONDS: Final = 1.0
 class Backing:
     """One store, and the quotas of teams in it."""
 
-    url: str = field(repr=False)
-    store: RedisStore
+    entry: StoreEntry = field(repr=False)
+    store: SharedStore
     sidecar: str
     """Names this process in the store: the pod's name, and what tells its restarts apart."""
+    state_directory: Path | None
     on_dropped: Callable[[int], object]
     rates: ProviderRates
     quotas: dict[str, Quota] = field(default_factory=dict)
@@ -52,11 +55,23 @@ class Backing:
             return None
         quota = self.quotas.get(team.label)
         if quota is None:
-            quota = Quota(self.store, team=team.label, spec=team.spec, sidecar=self.sidecar, on_dropped=self.on_dropped)
+            quota = Quota(
+                self.store,
+                team=team.label,
+                spec=team.spec,
+                sidecar=self.sidecar,
+                on_dropped=self.on_dropped,
+                journal=self._journal(team),
+            )
             self.quotas[team.label] = quota
         else:
             quota.configure(team.spec)
         return quota
+
+    def _journal(self, team: TeamEntry) -> Journal | None:
+        if self.state_directory is None:
+            return None
+        return Journal(self.state_directory / f"{team.namespace}.{team.name}.settlements.jsonl")
 
     async def close(self, *, settle_seconds: float) -> None:
         """Book what was spent, and close."""
@@ -80,8 +95,9 @@ class Backing:
 class Storage:
     """Gives each configuration its store. Only the one in use speaks for the proxy's health."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, *, state_directory: Path | None = None) -> None:
         self._health = health
+        self._state_directory = state_directory
         self._sidecar = f"{socket.gethostname()}:{secrets.token_hex(4)}"
         self._backing: Backing | None = None
         self._open: set[Backing] = set()
@@ -93,12 +109,12 @@ class Storage:
 
         Until `switch_to` tells that requests go there, nothing changes for those that are served.
         """
-        url = document.store.url.get_secret_value() if document.store.url else None
-        if url is None:
+        entry = document.store
+        if entry.url is None:
             return None
-        if self._backing is not None and self._backing.url == url:
+        if self._backing is not None and self._backing.entry == entry:
             return self._backing
-        backing = self._make(url)
+        backing = self._make(entry, url=entry.url.get_secret_value())
         self._open.add(backing)
         await backing.store.connect()
         return backing
@@ -113,16 +129,18 @@ class Storage:
             self._retiring[other] = task
             task.add_done_callback(partial(self._retired, other))
 
-    def _make(self, url: str) -> Backing:
+    def _make(self, entry: StoreEntry, *, url: str) -> Backing:
         def changed(available: bool, reason: Reason | None) -> None:  # noqa: FBT001 - the store's callback
             if backing is self._backing:
                 self._health.store_changed(available=available, reason=reason)
 
         try:
-            store = RedisStore(url, on_change=changed)
+            store = make_store(url, ca_bundle=entry.ca_bundle, on_change=changed)
         except InvalidStoreURL as error:
-            raise UnusableConfig(f"store.url: {error}") from error
-        backing = Backing(url, store, self._sidecar, self._health.settlements_dropped, ProviderRates(store))
+            raise UnusableConfig(f"store: {error}") from error
+        backing = Backing(
+            entry, store, self._sidecar, self._state_directory, self._health.settlements_dropped, ProviderRates(store)
+        )
         return backing
 
     def _tell(self, reason: Reason | None) -> None:

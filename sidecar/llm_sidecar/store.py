@@ -1,4 +1,4 @@
-"""The shared Redis (or Valkey), behind an interface of our own: three verbs and one kind of failure."""
+"""The shared Redis (or Valkey), behind an interface of our own: a few verbs and one kind of failure."""
 
 from __future__ import annotations
 
@@ -64,6 +64,10 @@ class Store(Protocol):
         """The value, or None."""
         ...
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values in the order of their keys; each server is asked once."""
+        ...
+
     async def set(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         """Store a value that expires."""
         ...
@@ -74,4 +78,17 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Close the connections."""
+        ...
+
+
+class SharedStore(Store, Protocol):
+    """A `Store` with the ends that its owner holds."""
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the store, or a part of it, is away; None while all of it is there."""
+        ...
+
+    async def connect(self) -> bool:
+        """Make the first connection and tell whether it stands. Never raises: it goes on trying in the background."""
         ...

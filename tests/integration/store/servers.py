@@ -130,6 +130,15 @@ class Server:
         """Let it go on."""
         self._signal(signal.SIGCONT)
 
+    async def stop(self) -> None:
+        """End it as its operator would: it says goodbye to the others."""
+        if self.process is not None:
+            self.process.terminate()
+            async with asyncio.timeout(_START_SECONDS):
+                while self.process.poll() is None:  # noqa: ASYNC110 - nothing tells when
+                    await asyncio.sleep(_POLL_SECONDS)
+            self.process = None
+
     def kill(self) -> None:
         """End it as a crash would."""
         if self.process is not None:
@@ -145,7 +154,8 @@ class Server:
             if self.password:
                 writer.write(pack_command(("AUTH", self.password)))  # type: ignore[arg-type]
             writer.write(pack_command(words))  # type: ignore[arg-type]
-            parser, replies = Reader(), []
+            parser = Reader()
+            replies: list[Any] = []
             async with asyncio.timeout(_START_SECONDS):
                 while len(replies) < (2 if self.password else 1):
                     data = await reader.read(65536)
@@ -162,7 +172,7 @@ class Server:
 
     async def info(self, section: str, name: str) -> str:
         """One figure of INFO."""
-        text = (await self.ask("INFO", section)).decode()
+        text: str = (await self.ask("INFO", section)).decode()
         return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line).get(name, "")
 
     def _signal(self, number: int) -> None:

@@ -12,11 +12,9 @@ import pytest
 import trustme
 
 from llm_sidecar.redis_connection import DeadlineWatch, RedisConnection
-from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.store import StoreUnavailable
-from tests.integration.store.conftest import ValkeyProcess, until
-
-OpenStore = Callable[..., RedisStore]
+from tests.integration.store.conftest import OpenStore, connection_of, until
+from tests.integration.store.servers import Server
 
 
 @asynccontextmanager
@@ -90,11 +88,11 @@ async def test_garbage_drops_the_connection(open_store: OpenStore, garbage: byte
     async with server_answering(lambda name: b"+OK\r\n" if name == b"SET" else garbage) as url:
         store = open_store(url)
         await store.connect()
-        connection = store._connection
+        connection = connection_of(store)
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match=r"protocol|connection"):
                 await store.get("key")
-        assert store._connection is not connection
+        assert connection_of(store) is not connection
         await store.close()
 
 
@@ -104,7 +102,7 @@ async def test_a_reply_that_nobody_asked_for_drops_the_connection(open_store: Op
         store = open_store(url)
         for _ in range(3):
             assert await store.get("key") == b"one"
-            await until(lambda: store._connection is None)
+            await until(lambda: connection_of(store) is None)
         await store.close()
 
 
@@ -164,7 +162,7 @@ async def tls_in_front_of(port: int, context: ssl.SSLContext) -> AsyncIterator[i
 
 
 async def test_tls_is_verified_by_the_authority_that_the_url_names(
-    valkey: ValkeyProcess, open_store: OpenStore, tmp_path: Path
+    valkey: Server, open_store: OpenStore, tmp_path: Path
 ) -> None:
     authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)

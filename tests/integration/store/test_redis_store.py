@@ -2,19 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import pytest
 
 from llm_sidecar.redis_store import RedisStore
-from llm_sidecar.store import Script, StoreUnavailable
-from tests.integration.store.conftest import ValkeyProcess, command, until
+from llm_sidecar.store import Script, SharedStore, StoreUnavailable
+from tests.integration.store.conftest import OpenStore, command, connection_of, until
+from tests.integration.store.servers import Server
 
-OpenStore = Callable[..., RedisStore]
 ECHO = Script(name="echo", source="return ARGV[1]")
 
 
-async def test_a_value_comes_back_and_a_missing_one_is_none(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_a_value_comes_back_and_a_missing_one_is_none(valkey: Server, open_store: OpenStore) -> None:
     store = open_store(valkey.url)
     await store.set("key", b"\x00\r\n\xff", ttl_seconds=60)
 
@@ -22,7 +21,7 @@ async def test_a_value_comes_back_and_a_missing_one_is_none(valkey: ValkeyProces
     assert await store.get("other") is None
 
 
-async def test_a_value_expires(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_a_value_expires(valkey: Server, open_store: OpenStore) -> None:
     store = open_store(valkey.url)
     await store.set("key", b"value", ttl_seconds=60)
 
@@ -32,7 +31,7 @@ async def test_a_value_expires(valkey: ValkeyProcess, open_store: OpenStore) -> 
     assert 58 <= ttl <= 60
 
 
-async def test_the_database_of_the_url_is_used(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_the_database_of_the_url_is_used(valkey: Server, open_store: OpenStore) -> None:
     third, first = open_store(f"{valkey.url}/3"), open_store(valkey.url)
     await third.set("key", b"value", ttl_seconds=60)
 
@@ -40,7 +39,7 @@ async def test_the_database_of_the_url_is_used(valkey: ValkeyProcess, open_store
     assert await third.get("key") == b"value"
 
 
-async def test_scripts_run_also_after_the_server_forgot_them(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_scripts_run_also_after_the_server_forgot_them(valkey: Server, open_store: OpenStore) -> None:
     store = open_store(valkey.url)
     assert await store.run(ECHO, [], ["one"]) == b"one"
 
@@ -50,7 +49,7 @@ async def test_scripts_run_also_after_the_server_forgot_them(valkey: ValkeyProce
 
 
 async def test_a_script_that_fails_is_unavailable_by_reason_and_shuts_nothing(
-    valkey: ValkeyProcess, open_store: OpenStore
+    valkey: Server, open_store: OpenStore
 ) -> None:
     store = open_store(valkey.url)
     broken = Script(name="broken", source="return redis.call('NOSUCH')")
@@ -63,9 +62,7 @@ async def test_a_script_that_fails_is_unavailable_by_reason_and_shuts_nothing(
     assert store.available
 
 
-async def test_commands_of_one_turn_share_one_connection_and_one_write(
-    valkey: ValkeyProcess, open_store: OpenStore
-) -> None:
+async def test_commands_of_one_turn_share_one_connection_and_one_write(valkey: Server, open_store: OpenStore) -> None:
     store = open_store(valkey.url)
     await store.connect()
     await asyncio.gather(*(store.set(f"key{n}", b"%d" % n, ttl_seconds=60) for n in range(100)))
@@ -79,7 +76,7 @@ async def test_commands_of_one_turn_share_one_connection_and_one_write(
 
 
 async def test_ten_thousand_cancelled_commands_leave_every_other_answer_right(
-    valkey: ValkeyProcess, open_store: OpenStore
+    valkey: Server, open_store: OpenStore
 ) -> None:
     """A cancelled caller's reply must be thrown away, and nobody may get another's."""
     store = open_store(valkey.url, timeout_seconds=20.0)
@@ -103,7 +100,7 @@ async def test_ten_thousand_cancelled_commands_leave_every_other_answer_right(
 
 
 async def test_a_paused_server_fails_within_the_time_out_then_at_once_and_comes_back(
-    valkey: ValkeyProcess, open_store: OpenStore
+    valkey: Server, open_store: OpenStore
 ) -> None:
     changes: list[tuple[bool, str | None]] = []
     store = open_store(
@@ -132,7 +129,7 @@ async def test_a_paused_server_fails_within_the_time_out_then_at_once_and_comes_
     assert changes == [(False, "timeout"), (True, None)]
 
 
-async def test_a_restarted_server_is_found_again_without_a_call(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_a_restarted_server_is_found_again_without_a_call(valkey: Server, open_store: OpenStore) -> None:
     store = open_store(valkey.url, open_seconds=0.05)
     assert await store.connect()
 
@@ -146,7 +143,7 @@ async def test_a_restarted_server_is_found_again_without_a_call(valkey: ValkeyPr
 
 
 async def test_a_store_that_is_away_at_the_start_is_told_once_and_found_later(
-    valkey: ValkeyProcess, open_store: OpenStore
+    valkey: Server, open_store: OpenStore
 ) -> None:
     valkey.kill()
     changes: list[tuple[bool, str | None]] = []
@@ -162,20 +159,18 @@ async def test_a_store_that_is_away_at_the_start_is_told_once_and_found_later(
     assert changes == [(False, "connection"), (True, None)]
 
 
-async def test_a_lost_connection_is_replaced_and_waiting_calls_go_on(
-    valkey: ValkeyProcess, open_store: OpenStore
-) -> None:
+async def test_a_lost_connection_is_replaced_and_waiting_calls_go_on(valkey: Server, open_store: OpenStore) -> None:
     store, other = open_store(valkey.url), open_store(valkey.url)
     await store.connect()
 
     await command(other, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    await until(lambda: store._connection is None)
+    await until(lambda: connection_of(store) is None)
 
     assert await store.get("key") is None
     assert store.available
 
 
-async def test_a_wrong_password_is_named_and_a_right_one_works(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_a_wrong_password_is_named_and_a_right_one_works(valkey: Server, open_store: OpenStore) -> None:
     valkey.kill()
     await valkey.start("--requirepass", "open sesame/:@")
     address = valkey.url.removeprefix("redis://")
@@ -190,7 +185,7 @@ async def test_a_wrong_password_is_named_and_a_right_one_works(valkey: ValkeyPro
     assert await right.connect()
 
 
-async def test_a_full_server_is_out_of_memory_until_it_has_room(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_a_full_server_is_out_of_memory_until_it_has_room(valkey: Server, open_store: OpenStore) -> None:
     store, admin = open_store(valkey.url, open_seconds=0.05), open_store(valkey.url)
     await store.connect()
     await command(admin, "CONFIG", "SET", "maxmemory", "1")
@@ -204,7 +199,7 @@ async def test_a_full_server_is_out_of_memory_until_it_has_room(valkey: ValkeyPr
     await store.set("key", b"value", ttl_seconds=60)
 
 
-async def test_a_server_that_became_a_replica_is_left_at_once(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_a_server_that_became_a_replica_is_left_at_once(valkey: Server, open_store: OpenStore) -> None:
     store, admin = open_store(valkey.url, open_seconds=0.05), open_store(valkey.url)
     await store.connect()
     await admin.connect()
@@ -219,7 +214,7 @@ async def test_a_server_that_became_a_replica_is_left_at_once(valkey: ValkeyProc
     await until(lambda: store.available)
 
 
-async def test_more_commands_than_the_bound_are_refused(valkey: ValkeyProcess, open_store: OpenStore) -> None:
+async def test_more_commands_than_the_bound_are_refused(valkey: Server, open_store: OpenStore) -> None:
     store = open_store(valkey.url, max_pending_commands=10)
     await store.connect()
 
@@ -229,7 +224,7 @@ async def test_more_commands_than_the_bound_are_refused(valkey: ValkeyProcess, o
     assert results[:10] == [None] * 10
 
 
-async def test_a_closed_store_refuses_and_leaves_no_task(valkey: ValkeyProcess) -> None:
+async def test_a_closed_store_refuses_and_leaves_no_task(valkey: Server) -> None:
     store = RedisStore(valkey.url)
     await store.connect()
     await store.close()
@@ -239,7 +234,7 @@ async def test_a_closed_store_refuses_and_leaves_no_task(valkey: ValkeyProcess) 
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def _statistic(store: RedisStore, section: str, name: str) -> int:
+async def _statistic(store: SharedStore, section: str, name: str) -> int:
     text = await command(store, "INFO", section)
     assert isinstance(text, bytes)
     return int(dict(line.split(":", 1) for line in text.decode().split("\r\n") if ":" in line)[name])

@@ -25,6 +25,9 @@ class Shelf:
         self._check()
         return self.entries.get(key, (None, 0))[0]
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [await self.get(key) for key in keys]
+
     async def set(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         self._check()
         self.entries[key] = (value, ttl_seconds)

@@ -1,4 +1,6 @@
-"""The console script `llm-operator`: the controller and the webhook, each a process of its own, of one image."""
+"""The console script `llm-operator`: the controller and the webhook, each a process of its own, of one image; and what
+people do to quotas.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
 
+from llm_operator import quota_arguments
+
 _USAGE_ERROR: Final = 2
 
 
@@ -20,10 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("controller", help="publish what teams may use, and keep the resources' status")
     commands.add_parser("webhook", help="inject the proxy into pods that ask for it")
+    quota_arguments.add_parser(commands)
     chosen = parser.parse_args(arguments)
     from llm_operator.settings import InvalidSettings  # noqa: PLC0415 - `--version` needs none of it
 
     try:
+        if chosen.command == "quota":
+            return _run_quota(chosen)
         return _run_webhook() if chosen.command == "webhook" else _run_controller()
     except InvalidSettings as error:
         print(f"llm-operator: {error}", file=sys.stderr)
@@ -47,6 +54,12 @@ def _run_webhook() -> int:
     settings = WebhookSettings.from_environment(os.environ)
     _log_at(settings.log_level)
     return webhook.run(settings)
+
+
+def _run_quota(chosen: argparse.Namespace) -> int:
+    from llm_operator import quota_command  # noqa: PLC0415
+
+    return quota_command.run(chosen)
 
 
 def _log_at(level: str) -> None:

@@ -21,6 +21,7 @@ from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
 from llm_operator.reconcile.report_reader import RedisReports
 from llm_operator.reconcile.state import Surroundings
+from llm_operator.reconcile.usage_reader import RedisUsages
 from llm_operator.reconcile.watches import Heard, login, watch_cluster
 from llm_operator.settings import Settings
 
@@ -69,10 +70,19 @@ async def serve(
 ) -> int:
     """Work until `stopping` is set. `watch` runs in a thread and tells of changes; `on_serving` gets the port."""
     loop = asyncio.get_running_loop()
-    reports = RedisReports(settings.redis_url) if settings.redis_url is not None else None
+    url, ca_bundle = settings.redis_url, settings.redis_ca_bundle
+    reports = RedisReports(url, ca_bundle=ca_bundle) if url is not None else None
+    usages = RedisUsages(url, ca_bundle=ca_bundle) if url is not None else None
     reconciler = Reconciler(
         Surroundings(
-            kube=kube, settings=settings, ask=ask, probe=probe, reports=reports, clock=loop.time, metrics=metrics
+            kube=kube,
+            settings=settings,
+            ask=ask,
+            probe=probe,
+            reports=reports,
+            usages=usages,
+            clock=loop.time,
+            metrics=metrics,
         )
     )
     parts: list[Coroutine[Any, Any, None]] = [reconciler.run(), _watching(reconciler, stopping, watch)]

@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 MESSAGE_CHARACTERS: Final = 2048
+UNTOLD: Final = frozenset({"usageReadAt"})
+"""Fields that change with every look, and say nothing by themselves."""
 
 
 class ConditionType(StrEnum):
@@ -20,6 +22,8 @@ class ConditionType(StrEnum):
     CREDENTIALS_VALID = "CredentialsValid"
     HEALTHY = "Healthy"
     PROGRAMMED = "Programmed"
+    NEAR_LIMIT = "NearLimit"
+    EXHAUSTED = "Exhausted"
     READY = "Ready"
 
 
@@ -57,6 +61,17 @@ class Reason(StrEnum):
     NOT_USABLE = "NotUsable"
     PENDING = "Pending"
     PUBLISH_FAILED = "PublishFailed"
+    # NearLimit
+    THRESHOLD_REACHED = "ThresholdReached"
+    BELOW_THRESHOLD = "BelowThreshold"
+    # Exhausted
+    LIMIT_REACHED = "LimitReached"
+    ROOM_LEFT = "RoomLeft"
+    # Both
+    NO_LIMITS = "NoLimits"
+    NO_STORE = "NoStore"
+    NOT_READ = "NotRead"
+    STORE_UNAVAILABLE = "StoreUnavailable"
     # Ready
     READY = "Ready"
 
@@ -94,14 +109,38 @@ def ready(conditions: Sequence[Condition]) -> Condition:
 
 
 def status_document(
-    conditions: Iterable[Condition], *, generation: int, previous: Mapping[str, Any], now: str
+    conditions: Iterable[Condition],
+    *,
+    generation: int,
+    previous: Mapping[str, Any],
+    now: str,
+    figures: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """The status to write, or None where the one that is there says the same. `now` is RFC 3339."""
+    """The status to write, or None where the one that is there says the same. `now` is RFC 3339.
+
+    `figures` are further fields; one that is None goes. Those of `UNTOLD` alone are no reason to write.
+    """
     before = {one.get("type"): one for one in previous.get("conditions") or () if isinstance(one, Mapping)}
     documents = [_document(one, generation, before.get(one.type), now) for one in conditions]
-    status = {"observedGeneration": generation, "conditions": documents}
-    unchanged = previous.get("observedGeneration") == generation and previous.get("conditions") == documents
-    return None if unchanged else status
+    status = {"observedGeneration": generation, "conditions": documents, **(figures or {})}
+    return None if _told(merged(previous, status)) == _told(previous) else status
+
+
+def merged(previous: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
+    """The status as it is after `status` was written as a merge patch: fields that are None go, others stay."""
+    return _without_none({**previous, **status})
+
+
+def _told(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in status.items() if name not in UNTOLD}
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if value is not None
+    }
 
 
 def _document(condition: Condition, generation: int, before: Mapping[str, Any] | None, now: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from llm_sidecar import __version__
 
-COMMANDS: Final = ("run", "serve", "check", "explain", "simulate")
+COMMANDS: Final = ("run", "serve", "check", "explain", "simulate", "usage", "cache")
 """Each is a module of `llm_sidecar.commands`."""
 
 

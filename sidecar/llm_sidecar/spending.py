@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import ModelNotAllowed, QuotaStoreUnavailable
-from llm_sidecar.prices import Prices, prices
 from llm_sidecar.formats.base import Usage
 from llm_sidecar.formats.input_bound import input_tokens_at_most
 from llm_sidecar.formats.told_error import FailureKind
+from llm_sidecar.prices import Prices, prices
 from llm_sidecar.quota import refusal as quota_refusal
 from llm_sidecar.quota.demand import Charge, Demand
 from llm_sidecar.quota.ledger import LedgerEntry
@@ -29,6 +29,8 @@ BYTES_PER_TOKEN: Final = 4
 """Of generated text, in the mean over languages and code; used only where a provider told nothing."""
 TOP_UP_AT: Final = 0.75
 """Once an answer is so far through what was expected of it, twice as much is expected."""
+MAX_NAME_CHARACTERS: Final = 128
+"""Of a model, as the contract has it: a pattern may match whatever a client types."""
 Cheaper = Callable[[], Sequence["Candidate"]]
 """Looks up who may answer in the first candidate's stead near a limit, cheapest first."""
 
@@ -42,7 +44,6 @@ class Spending:
         self._parsed = parsed
         self._reservation: Reservation | None = None
         self._candidate: Candidate | None = None
-        self._asked_model = ""
         self._observer: StreamObserver | None = None
         self._usage: Usage | None = None
         """What is charged: as told, and estimated where nothing was."""
@@ -78,7 +79,7 @@ class Spending:
 
     async def _reserve(self, quota: Quota, candidates: Sequence[Candidate], cheaper: Cheaper) -> Sequence[Candidate]:
         record, first = self._record, candidates[0]
-        asked = self._asked_model = first.answering_model(self._parsed.model)
+        asked = first.answering_model(self._parsed.model)
         instead: Sequence[Candidate] = cheaper() if quota.wants_cheaper(asked) else ()
         plan = (*instead, *candidates)
         try:
@@ -199,7 +200,7 @@ class Spending:
                 api=self._parsed.call.api,
                 provider=record.provider,
                 model=reservation.demand.model,
-                asked_model=self._asked_model,
+                asked_model=self._parsed.model[:MAX_NAME_CHARACTERS],
                 usage=usage,
                 cost_femto_usd=cost_femto_usd,
                 status=record.status,

@@ -48,9 +48,10 @@ def _hierarchies() -> Iterator[tuple[str, Path]]:
 
 def _processes() -> Iterator[int]:
     for _, root in _hierarchies():
-        for path in (root / CGROUP).rglob("cgroup.procs"):
+        # `rglob` would raise where a group goes away while it is being listed; `walk` passes over it.
+        for folder, _, _ in os.walk(root / CGROUP):
             try:
-                yield from map(int, path.read_text(encoding="utf-8").split())
+                yield from map(int, (Path(folder) / "cgroup.procs").read_text(encoding="utf-8").split())
             except OSError:  # the group went away meanwhile
                 continue
 

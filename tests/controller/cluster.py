@@ -19,6 +19,7 @@ from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
 from llm_operator.reconcile.report_reader import Reports
 from llm_operator.reconcile.state import Surroundings
+from llm_operator.reconcile.usage_reader import Usages
 from llm_operator.settings import Settings
 from llm_operator.status import Reason, Truth
 from llm_sidecar.contract.config import ConfigDocument, parse_config
@@ -42,6 +43,7 @@ class Cluster:
         self.probes: dict[str, Probe] = {}
         """What a probe of a provider comes to, where it does not succeed."""
         self.reports: Reports | None = None
+        self.usages: Usages | None = None
         self.metrics = ControllerMetrics()
         self.reconciler: Reconciler | None = None
 
@@ -82,6 +84,7 @@ class Cluster:
             ask=self.ask,
             probe=self.probe,
             reports=self.reports,
+            usages=self.usages,
             clock=clock,
             now=just_now,
             metrics=self.metrics,

@@ -136,6 +136,7 @@ class Reconciler:
                 self._pods.start(group)
                 group.create_task(self._resync_for_ever())
                 group.create_task(self._statuses.watch_health())
+                group.create_task(self._statuses.watch_usage())
         finally:
             await self._statuses.close()
             await self._secrets.close()

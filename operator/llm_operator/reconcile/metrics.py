@@ -1,5 +1,5 @@
 """What the controller tells Prometheus. Labels are kinds, verbs and outcomes, never names of users' objects,
-but for the one gauge that speaks of providers.
+but for those that speak of providers and of teams' limits.
 """
 
 from __future__ import annotations
@@ -40,6 +40,21 @@ class ControllerMetrics:
             "llm_provider_healthy",
             "1 while a provider works, 0 while it does not; no series while nobody knows.",
             ["provider"],
+            registry=self.registry,
+        )
+        self.usage_reads = Counter(
+            "llm_operator_usage_reads", "Looks at the teams' counters.", ["outcome"], registry=self.registry
+        )
+        self.quota_used_ratio = Gauge(
+            "llm_quota_used_ratio",
+            "Used of a limit in its current window, 1 is all of it; of concurrentRequests, how many are under way.",
+            ["team", "limit"],
+            registry=self.registry,
+        )
+        self.quota_threshold_crossings = Counter(
+            "llm_quota_threshold_crossings",
+            "Thresholds of limits that were crossed, each once in a window.",
+            ["team", "limit", "percent"],
             registry=self.registry,
         )
         self.events = Counter(

@@ -19,6 +19,7 @@ from llm_operator.reconcile.queue import WorkQueue
 from llm_operator.reconcile.report_reader import Reports
 from llm_operator.reconcile.selection import Rules
 from llm_operator.reconcile.store import Store
+from llm_operator.reconcile.usage_reader import Usages
 from llm_operator.settings import Settings
 
 GATHER_SECONDS: Final = 0.05
@@ -35,6 +36,8 @@ class Surroundings:
     probe: ProbeProvider
     reports: Reports | None = None
     """None: there is no Redis to read them from."""
+    usages: Usages | None = None
+    """The same."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from llm_operator.kube import LLM_PROVIDER, SECRET, TEAM_QUOTA, ApiError
+from llm_operator.kube import EVENT, LLM_PROVIDER, SECRET, TEAM_QUOTA, ApiError
+from llm_operator.reconcile.alerts import alert_event
 from llm_operator.reconcile.credentials import Credentials, CredentialsProblem, resolve
 from llm_operator.reconcile.health import remembered
 from llm_operator.reconcile.health_keeper import HealthKeeper
 from llm_operator.reconcile.key_check import KeyChecker, Verdict
 from llm_operator.reconcile.marking import Work, claim_work, provider_work, team_work
-from llm_operator.reconcile.objects import Claim, Key, ObservedProvider, references
+from llm_operator.reconcile.objects import Claim, Key, ObservedProvider, ObservedTeam, references
 from llm_operator.reconcile.provider_checks import ProviderFacts, Publishing, is_accepted, provider_conditions
 from llm_operator.reconcile.queue import TryAgain
 from llm_operator.reconcile.state import State, Surroundings
 from llm_operator.reconcile.status_writer import StatusWriter
 from llm_operator.reconcile.team_checks import TeamFacts, team_conditions
+from llm_operator.reconcile.usage_keeper import PendingAlert, UsageKeeper
+from llm_operator.reconcile.usage_status import usage_fields
 from llm_operator.status import Condition, ConditionType, Reason, Truth
 
 PENDING_SECONDS: Final = 3.0
@@ -47,12 +50,24 @@ class StatusReconciler:
             metrics=self._metrics,
             on_change=lambda key: state.mark([provider_work(key)]),
         )
+        self._usage = UsageKeeper(
+            surroundings.usages,
+            teams=state.store.teams.values,
+            clock=self._clock,
+            metrics=self._metrics,
+            on_change=lambda key: state.mark([team_work(key)]),
+        )
+        self._timestamp = surroundings.timestamp
         self._shared_namespaces = surroundings.settings.provider_namespaces
         self._pending_since: dict[Work, float] = {}
 
     async def watch_health(self) -> None:
         """Probe providers and read what proxies report, for as long as the loop runs."""
         await self._health.run()
+
+    async def watch_usage(self) -> None:
+        """Read what teams used, for as long as the loop runs."""
+        await self._usage.run()
 
     def forget(self, key: Key) -> None:
         """This provider is no more: it need not be asked about its key, nor watched."""
@@ -63,6 +78,7 @@ class StatusReconciler:
         """Ask no more."""
         await self._checker.close()
         await self._health.close()
+        await self._usage.close()
 
     async def reconcile_provider(self, key: Key) -> None:
         """Look at an LLMProvider."""
@@ -88,13 +104,30 @@ class StatusReconciler:
         if team is None:
             return
         claims = {claim for claim in self._state.claims() if claim.team_key == key}
+        picture = self._usage.picture(team)
         facts = TeamFacts(
             team=team,
             providers=self._state.store.providers,
             rules=self._state.rules(key.namespace),
             publishing=self._publishing(team_work(key), claims),
+            usage=picture,
         )
-        await self._writer.write(TEAM_QUOTA, team, team_conditions(facts))
+        pending = self._usage.pending(key)
+        figures = usage_fields(picture) | await self._told_alerts(team, pending)
+        await self._writer.write(TEAM_QUOTA, team, team_conditions(facts), figures=figures)
+        self._usage.told(key, pending)
+
+    async def _told_alerts(self, team: ObservedTeam, pending: list[PendingAlert]) -> dict[str, Any]:
+        """Write their Events, and tell what the status shall say of it: first the Event, or a crash would lose it."""
+        for one in pending:
+            event = alert_event(one.alert, team, reset=one.reset, now=self._timestamp())
+            try:
+                await self._kube.create(EVENT, event)
+            except ApiError as error:
+                # 409: it is there. Other refusals of what we wrote last, as in a namespace that is being deleted.
+                if not 400 <= error.status < 500 or error.status == 429:
+                    raise
+        return {"lastAlert": pending[-1].alert.id} if pending else {}
 
     def _on_verdict(self, key: Key, verdict: Verdict) -> None:
         self._metrics.key_checks.labels(str(verdict.reason)).inc()

@@ -10,6 +10,7 @@ from llm_operator.reconcile.objects import ObservedProvider, ObservedTeam
 from llm_operator.reconcile.provider_checks import Publishing, programmed
 from llm_operator.reconcile.selection import Rules, meant_by
 from llm_operator.reconcile.store import Table
+from llm_operator.reconcile.usage_status import Picture, usage_conditions
 from llm_operator.status import Condition, ConditionType, Reason, Truth, ready
 from llm_sidecar.contract.allowed_namespaces import NamespacesFrom
 from llm_sidecar.contract.resources import TeamQuotaSpec
@@ -24,12 +25,14 @@ class TeamFacts:
     rules: Rules
     """With the labels of the TeamQuota's own namespace."""
     publishing: Publishing
+    usage: Picture
 
 
 def team_conditions(facts: TeamFacts) -> tuple[Condition, ...]:
     """All conditions, the summary last."""
     conditions = (_accepted(facts), _programmed(facts))
-    return (*conditions, ready(conditions))
+    # That a limit is reached is no fault of the team's setup: it stays ready.
+    return (*conditions, *usage_conditions(facts.usage, facts.team.status), ready(conditions))
 
 
 def _accepted(facts: TeamFacts) -> Condition:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import yaml
 
+from llm_sidecar.contract.crd_status import status_schema
 from llm_sidecar.contract.names import API_GROUP, API_VERSION
 from llm_sidecar.contract.resources import LLMProvider, Resource, TeamQuota
 from llm_sidecar.contract.rules import VALIDATIONS
@@ -104,9 +105,31 @@ DEFINITIONS: Final = (
         plural="teamquotas",
         short_name="tq",
         columns=(
-            Column(name="Time Zone", path=".spec.timeZone", description="Of the calendar windows."),
+            Column(name="Tightest", path=".status.tightest.name", description="The limit that is used most."),
+            Column(name="Unit", path=".status.tightest.unit", description="What that limit counts."),
+            Column(name="Spent", path=".status.tightest.used", description="What of it is used."),
+            Column(name="Reserved", path=".status.tightest.reserved", description="What requests under way hold."),
+            Column(name="Limit", path=".status.tightest.limit", description="How much it allows."),
+            Column(
+                name="Percent", path=".status.tightest.percent", type="integer", description="Used, in per cent of it."
+            ),
+            # Not a date: kubectl shows how long ago a date was, and this one is still to come.
+            Column(name="Resets", path=".status.tightest.resetsAt", description="When its window ends."),
             _READY,
             _REASON,
+            Column(
+                name="Burn Rate",
+                path=".status.tightest.burnRatePerHour",
+                description="Used in an hour, of late.",
+                priority=1,
+            ),
+            Column(
+                name="Exhausted At",
+                path=".status.tightest.exhaustedAt",
+                description="When it is used up, if that goes on.",
+                priority=1,
+            ),
+            Column(name="Time Zone", path=".spec.timeZone", description="Of the calendar windows.", priority=1),
             _ALLOWED,
             _MESSAGE,
             _AGE,
@@ -172,7 +195,7 @@ def root_schema(model: type[Resource]) -> JSONSchema:
         "kind": {"type": "string", "description": "Kind of resource."},
         "metadata": {"type": "object"},
         "spec": spec,
-        "status": _STATUS,
+        "status": status_schema(model),
     }
     return {
         "type": "object",
@@ -245,67 +268,6 @@ def _stored_default(value: Any) -> JSONSchema:
     if isinstance(value, dict):
         return {"default": {}}
     return {} if value in (None, []) else {"default": value}
-
-
-_STATUS: Final[JSONSchema] = {
-    "type": "object",
-    "description": "What the operator observed.",
-    "properties": {
-        "observedGeneration": {
-            "type": "integer",
-            "format": "int64",
-            "minimum": 0,
-            "description": "The metadata.generation that this status is about.",
-        },
-        "conditions": {
-            "type": "array",
-            "maxItems": 16,
-            "description": "Each says whether one thing holds, since when, and why.",
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-            "items": {
-                "type": "object",
-                "required": ["type", "status", "lastTransitionTime", "reason", "message"],
-                "properties": {
-                    "type": {
-                        "type": "string",
-                        "minLength": 1,
-                        "maxLength": 316,
-                        "description": "Name of the condition.",
-                    },
-                    "status": {
-                        "type": "string",
-                        "enum": ["True", "False", "Unknown"],
-                        "description": "Whether it holds.",
-                    },
-                    "observedGeneration": {
-                        "type": "integer",
-                        "format": "int64",
-                        "minimum": 0,
-                        "description": "The metadata.generation that this condition is about.",
-                    },
-                    "lastTransitionTime": {
-                        "type": "string",
-                        "format": "date-time",
-                        "description": "When the condition's status changed last.",
-                    },
-                    "reason": {
-                        "type": "string",
-                        "minLength": 1,
-                        "maxLength": 1024,
-                        "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
-                        "description": "Why, in one word for programs.",
-                    },
-                    "message": {
-                        "type": "string",
-                        "maxLength": 32768,
-                        "description": "Why, for people.",
-                    },
-                },
-            },
-        },
-    },
-}
 
 
 def stale_files(folder: Path) -> list[str]:

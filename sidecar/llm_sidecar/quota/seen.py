@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from llm_sidecar.store import Reply
 
-_KEPT_COUNTERS = 256
+_KEPT_FIELDS = 256
 
 
 class SeenCounters:
@@ -20,7 +20,7 @@ class SeenCounters:
     def __init__(self) -> None:
         self.sequence = 0
         self.incarnation = ""
-        self._used: dict[str, int] = {}
+        self._fields: dict[str, int] = {}
 
     def take(self, sequence: Reply, incarnation: Reply) -> None:
         """The head of an answer. Answers may come in any order."""
@@ -30,11 +30,20 @@ class SeenCounters:
                 self.incarnation = incarnation.decode()
 
     def used(self, counter: str, amount: int) -> None:
-        """What one counter has used. Of one that is not told again, its window is over."""
-        self._used.pop(counter, None)
-        self._used[counter] = amount
-        if len(self._used) > _KEPT_COUNTERS:
-            del self._used[next(iter(self._used))]
+        """What one counter has used."""
+        self._keep(f"{counter}|used", amount)
+
+    def credit(self, counter: str, amount: int) -> None:
+        """What was added to its room by hand."""
+        if amount:
+            self._keep(f"{counter}|credit", amount)
+
+    def _keep(self, field: str, amount: int) -> None:
+        """Of one that is not told again, the window is over."""
+        self._fields.pop(field, None)
+        self._fields[field] = amount
+        if len(self._fields) > _KEPT_FIELDS:
+            del self._fields[next(iter(self._fields))]
 
     def settled(self, reply: Reply) -> None:
         """The answer of `settle.lua`."""
@@ -50,8 +59,8 @@ class SeenCounters:
     def restoring(self, new_incarnation: str) -> Sequence[str | int]:
         """Arguments for `restore.lua`."""
         told: list[str | int] = [self.incarnation, new_incarnation, self.sequence]
-        for counter, amount in self._used.items():
-            told += (counter, amount)
+        for field, amount in self._fields.items():
+            told += (field, amount)
         return told
 
     def restored(self, reply: Reply) -> None:

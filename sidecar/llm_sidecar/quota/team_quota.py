@@ -20,6 +20,7 @@ from llm_sidecar.contract.team_quota_resource import (
     TeamQuotaSpec,
     UnpricedRequests,
 )
+from llm_sidecar.optimization.clamp import clamped_output_tokens
 from llm_sidecar.quota.demand import NOTHING, Charge, Demand, Hold
 from llm_sidecar.quota.learning import Learning
 from llm_sidecar.quota.ledger import RELEASED, LedgerEntry
@@ -147,9 +148,7 @@ class Quota:
 
     def output_cap(self, request: ParsedRequest, model_maximum: int) -> int:
         """The most output tokens that a request may be answered with."""
-        asked = request.max_output_tokens
-        if self._output_clamp is not None:
-            asked = self._output_clamp if asked is None else min(asked, self._output_clamp)
+        asked = clamped_output_tokens(request, self._output_clamp)
         return model_maximum if asked is None else asked
 
     def wants_cheaper(self, model: str) -> bool:
@@ -329,6 +328,7 @@ class Quota:
     def _note(self, states: Sequence[LimitState]) -> None:
         for state in states:
             self._seen.used(state.counter, state.used)
+            self._seen.credit(state.counter, state.credit)
             if state.limit.downgrade_at_percent is not None:
                 self._levels[state.limit.name] = (state.resets_at_ms, state.level_percent)
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from llm_sidecar.contract import keys
-from llm_sidecar.failover.prices import Prices
+from llm_sidecar.prices import Prices
 from llm_sidecar.quota import Quota, QuotaExceeded
 from llm_sidecar.redis_store import RedisStore
 from tests.unit.quota.conftest import TEAM, command, counters, demand, end_leases, settle, settled

@@ -73,6 +73,16 @@ async def test_a_settlement_that_finds_the_store_empty_is_added_to_what_was_seen
     assert (await counters(store))["daily|used"] == 350
 
 
+async def test_room_that_was_added_by_hand_is_not_forgotten(store: RedisStore, open_quota: OpenQuota) -> None:
+    quota = open_quota(DAILY)
+    counter = (await quota.reserve("a", demand(0, 0))).counters[0][1]
+    await command(store, "HSET", quota_keys(TEAM)[0], f"{counter}|credit", 500)
+    await spend(quota, "b", 900)
+    await command(store, "FLUSHALL")
+    await quota.reserve("c", demand(600, 0))
+    assert await counters(store) == {"daily|used": 900, "daily|credit": 500, "daily|held": 600}
+
+
 async def test_windows_that_are_over_are_not_brought_back(store: RedisStore, open_quota: OpenQuota) -> None:
     quota = open_quota(DAILY)
     await spend(quota, "a", 300)

@@ -1,8 +1,8 @@
 -- Give back to a server what it has forgotten (it restarted empty, or an older copy took over), as far as this sidecar
--- has seen it: no counter of a current window is lower than what was seen.
+-- has seen it: nothing of a current window is lower than what was seen.
 --
--- KEYS: counters (hash). ARGV: incarnation seen ('' for none), name for a new one, highest sequence seen, then counter
---       and used for each counter seen. Answer: {sequence, incarnation}.
+-- KEYS: counters (hash). ARGV: incarnation seen ('' for none), name for a new one, highest sequence seen, then fields
+--       ("counter|used", "counter|credit") and their values. Answer: {sequence, incarnation}.
 --
 -- The first sidecar that notices names a new incarnation, which makes every other one tell what it has seen, too.
 
@@ -15,10 +15,10 @@ if not incarnation or incarnation == ARGV[1] then
   redis.call('HSET', KEYS[1], '#incarnation', incarnation)
 end
 for i = 4, #ARGV, 2 do
-  if tonumber(string.match(ARGV[i], '|(%d+)$')) > now then
-    local used = redis.call('HGET', KEYS[1], ARGV[i] .. '|used')
+  if tonumber(string.match(ARGV[i], '|(%d+)|%a+$')) > now then
+    local known = redis.call('HGET', KEYS[1], ARGV[i])
     -- Doubles do: a limit is below 2^53, and beyond it there is no room in either case.
-    if tonumber(used or '0') < tonumber(ARGV[i + 1]) then redis.call('HSET', KEYS[1], ARGV[i] .. '|used', ARGV[i + 1]) end
+    if tonumber(known or '0') < tonumber(ARGV[i + 1]) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
   end
 end
 local sequence = math.max(tonumber(told[1] or '0'), tonumber(ARGV[3])) + 1

@@ -169,7 +169,7 @@ class Quota:
         reservation = Reservation(request_id=request_id, demand=demand, mode=SettleMode.FIRST)
         limits = self.limits_of(demand.model)
         if not limits:  # nobody is asked; the ledger hears of it afterwards
-            self._open[request_id] = (reservation, time.monotonic())
+            self._remember(reservation)
             return reservation
         try:
             await self._ask(reservation, demand, limits, mode="new")
@@ -191,7 +191,7 @@ class Quota:
             await self._replace(reservation, demand, limits, mode="revise")
         reservation.demand = demand
         if not reservation.backed and reservation.request_id in self._open:
-            self._unbacked(reservation, limits)
+            self._count_in(reservation, limits)
 
     async def top_up(self, reservation: Reservation, output_tokens: int) -> None:
         """Hold more, since the answer is longer than was expected. Nothing refuses it: it is being spent already."""
@@ -229,8 +229,10 @@ class Quota:
         try:
             await self._ask(reservation, demand, limits, mode=mode)
         except StoreUnavailable as unavailable:
-            if unavailable.maybe_executed and mode == "revise":
-                reservation.mode = SettleMode.UNBACKED  # the command may still arrive, even after the settlement
+            if mode == "revise":
+                self._count_in(reservation, limits)
+                if unavailable.maybe_executed:
+                    reservation.mode = SettleMode.UNBACKED  # the command may still arrive, even after the settlement
         except asyncio.CancelledError:
             if mode == "revise":
                 reservation.mode = SettleMode.UNBACKED
@@ -274,8 +276,11 @@ class Quota:
                 self._store_ahead_ms = now_ms - self._clock_ms()
                 continue
             if status == b"closed":
-                if mode != "new":
-                    return  # its lease had ended: the settlement charges the difference
+                if mode == "force":
+                    return
+                if mode == "revise":  # its lease had ended: the settlement charges the difference
+                    self._count_in(reservation, limits)
+                    return
                 raise ValueError("this request id was settled already: every request needs an id of its own")
             seen.take(figures[0], figures[1])
             states = _states(limits, windows, figures[2:], holds)
@@ -361,10 +366,17 @@ class Quota:
                 raise QuotaStoreUnavailable(unavailable.reason) from unavailable
 
     def _unbacked(self, reservation: Reservation, limits: tuple[QuotaLimit, ...]) -> Reservation:
-        instant_ms = self._clock_ms() + self._store_ahead_ms
         reservation.mode = SettleMode.UNBACKED
-        reservation.counters = tuple((limit, self._window(limit, instant_ms).counters[0]) for limit in limits)
+        self._count_in(reservation, limits)
         return reservation
+
+    def _count_in(self, reservation: Reservation, limits: tuple[QuotaLimit, ...]) -> None:
+        """Charge these limits in the end, though the store did not confirm it: where something is held, there."""
+        instant_ms = self._clock_ms() + self._store_ahead_ms
+        held = {limit.name: counter for limit, counter in reservation.counters}
+        reservation.counters = tuple(
+            (limit, held.get(limit.name) or self._window(limit, instant_ms).counters[0]) for limit in limits
+        )
 
     def _is_settled(self) -> bool:
         return self._settlements.pending == 0

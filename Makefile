@@ -93,11 +93,11 @@ test: format-check lint types imports generated test-unit test-integration test-
 
 .PHONY: test-unit
 test-unit: $(STAMP)  ## Unit and contract tests of both halves, with their coverage floor
-	@COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit tests/contract tests/golden tests/controller tests/webhook tests/bench -n $(UNIT_WORKERS) $(call coverage,$(UNIT_COVERAGE_FLOOR),--cov-config=tests/unit/coverage.toml)
+	@COVERAGE_FILE=.coverage.unit $(PYTEST) tests/unit tests/contract tests/golden tests/controller tests/webhook tests/bench tests/trace -n $(UNIT_WORKERS) $(call coverage,$(UNIT_COVERAGE_FLOOR),--cov-config=tests/unit/coverage.toml)
 
 .PHONY: test-integration
-test-integration: $(STAMP)  ## Integration, SDK and chaos tests against real processes, with their coverage floor
-	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk tests/chaos $(call coverage,$(INTEGRATION_COVERAGE_FLOOR),--cov-config=tests/integration/coverage.toml)
+test-integration: $(STAMP)  ## Integration, SDK, chaos and accounting tests against real processes, with their coverage floor
+	@COVERAGE_FILE=.coverage.integration $(PYTEST) tests/integration tests/sdk tests/chaos tests/accounting $(call coverage,$(INTEGRATION_COVERAGE_FLOOR),--cov-config=tests/integration/coverage.toml)
 
 .PHONY: test-cluster
 test-cluster: $(STAMP)  ## Images, chart and the whole on a real Kubernetes (kind, or as root on Linux a one-node cluster)
@@ -138,6 +138,11 @@ lock-check: $(STAMP)  ## Fail where requirements/ does not cover pyproject.toml
 bench: $(STAMP)  ## Measure against a direct call and a minimal proxy; table, and JSON in build/
 	@mkdir -p build
 	@$(BIN)/python -m tests.bench --output build/bench.json $(ARGS)
+
+.PHONY: trace
+trace: $(STAMP)  ## Run a mix of real uses with the cache on, deterministic and off; half an hour, table, JSON in build/
+	@mkdir -p build
+	@$(BIN)/python -m tests.trace --output build/trace.json --markdown build/trace.md $(ARGS)
 
 ##@ Change
 

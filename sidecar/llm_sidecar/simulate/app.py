@@ -132,6 +132,7 @@ class Simulator:
             path=request.path,
             header_names=[name.lower() for name in request.headers],
             retry_count=request.headers.get("x-stainless-retry-count"),
+            client_request_id=request.headers.get("x-client-request-id"),
         )
         self._ledger.open(entry)
         try:

@@ -30,6 +30,8 @@ class Entry:
     header_names: list[str]
     """Names only: the simulator keeps no key and no prompt."""
     retry_count: str | None
+    client_request_id: str | None = None
+    """`x-client-request-id`, by which a test knows its own request again."""
     api: str | None = None
     model: str | None = None
     stream: bool = False

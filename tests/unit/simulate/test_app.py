@@ -76,7 +76,7 @@ async def test_a_wrong_key_is_refused_as_each_provider_does(path: str, headers: 
 
 
 async def test_the_ledger_tells_what_was_true_and_no_secret(http: aiohttp.ClientSession) -> None:
-    headers = {"authorization": "Bearer sk-secret", "x-stainless-retry-count": "1"}
+    headers = {"authorization": "Bearer sk-secret", "x-stainless-retry-count": "1", "x-client-request-id": "mine-7"}
     async with http.post("/v1/chat/completions", json={**CHAT, "stream": True}, headers=headers) as answer:
         await answer.read()
     async with http.get("/_simulate/requests") as answer:
@@ -91,6 +91,7 @@ async def test_the_ledger_tells_what_was_true_and_no_secret(http: aiohttp.Client
         "method": "POST",
         "path": "/v1/chat/completions",
         "retry_count": "1",
+        "client_request_id": "mine-7",
         "api": "openai.chat",
         "model": "gpt-5",
         "stream": True,

@@ -49,7 +49,6 @@ if not happened() then
   local alerted = tonumber(redis.call('HGET', COUNTERS, counter .. '|alerted') or '0')
   if alerted > percent then redis.call('HSET', COUNTERS, counter .. '|alerted', string.format('%.0f', percent)) end
 
-  redis.call('HINCRBY', COUNTERS, '#sequence', 1)
   local time = redis.call('TIME')
   local now_text = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
   redis.call('XADD', LEDGER, 'MAXLEN', '~', LEDGER_ENTRIES, '*', 'id', id, 'at_ms', now_text, 'source', 'adjusted',

@@ -17,8 +17,6 @@ NO_PERIOD: Final = "-"
 """Stands for `per` where a limit has no window."""
 ENDLESS_MS: Final = 2**53 - 1
 """The end of a window that never ends."""
-SEQUENCE_FIELD: Final = "#sequence"
-"""Grows with every script that writes: a server that tells a smaller one than before has lost data."""
 NANO_PER_USD: Final = 10**9
 
 

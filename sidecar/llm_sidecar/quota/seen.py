@@ -1,23 +1,30 @@
 """What this sidecar has seen of the team's counters: enough to notice that the store has lost data, and to mend it.
 
 A server that restarts empty, or a replica that takes over before the last writes reached it, knows less than its
-clients. Every script that writes raises a sequence; whoever is told a smaller one than before tells the store what
-it has seen (`restore.lua`), and the first who does so names a new incarnation, so that all others do, too.
+clients. Every script raises the caller's sequence; whoever is told a smaller one than before tells the store what it
+has seen (`restore.lua`), and the first who does so names a new incarnation, so that all others do, too.
+
+A sequence for each sidecar would be exact, and grow with every pod that ever was. So they share `SEQUENCES` of them:
+two that share one, and of which one begins anew in the moment of the loss, may hide it from the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+from zlib import crc32
 
 from llm_sidecar.store import Reply
 
-_KEPT_FIELDS = 256
+SEQUENCES: Final = 256
+_KEPT_FIELDS: Final = 256
 
 
 class SeenCounters:
     """The newest of what the store has told."""
 
-    def __init__(self) -> None:
+    def __init__(self, sidecar: str) -> None:
+        self.sequence_field = f"#sequence|{crc32(sidecar.encode()) % SEQUENCES}"
         self.sequence = 0
         self.incarnation = ""
         self._fields: dict[str, int] = {}
@@ -58,7 +65,7 @@ class SeenCounters:
 
     def restoring(self, new_incarnation: str) -> Sequence[str | int]:
         """Arguments for `restore.lua`."""
-        told: list[str | int] = [self.incarnation, new_incarnation, self.sequence]
+        told: list[str | int] = [self.incarnation, new_incarnation, self.sequence_field, self.sequence]
         for field, amount in self._fields.items():
             told += (field, amount)
         return told

@@ -72,7 +72,7 @@ class Quota:
         self._lease_ms = int(lease_seconds * 1000)
         self._clock_ms = clock_ms
         self._store_ahead_ms = 0
-        self._seen = SeenCounters()
+        self._seen = SeenCounters(sidecar)
         self._settlements = SettlementQueue(self._book, on_dropped=on_dropped)
         self._journal = journal
         self._share = LocalShare(store, keys=share_keys(team), sidecar=sidecar, is_settled=self._is_settled)
@@ -252,6 +252,7 @@ class Quota:
                 reservation.request_id,
                 mode,
                 self._lease_ms,
+                seen.sequence_field,
                 seen.sequence,
                 seen.incarnation,
             ]
@@ -306,7 +307,7 @@ class Quota:
     async def _book(self, batch: Sequence[Settlement]) -> None:
         seen = self._seen
         for _attempt in range(3):
-            arguments: list[str | int] = [seen.sequence, seen.incarnation, self._sidecar]
+            arguments: list[str | int] = [seen.sequence_field, seen.sequence, seen.incarnation, self._sidecar]
             for settlement in batch:
                 if settlement.mode is SettleMode.FIRST:
                     settlement.incarnation = seen.incarnation

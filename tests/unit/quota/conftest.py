@@ -45,7 +45,7 @@ def settle(quota: Quota, reservation: Reservation, tokens: int, source: UsageSou
 async def settle_directly(store: RedisStore, request_id: str, mode: str, counter: str, amount: int) -> None:
     """As a sidecar that has seen nothing of the store before."""
     settlement = Settlement(request_id=request_id, mode=SettleMode(mode), amounts=((counter, amount, 0, 1000, ""),))
-    await store.run(SETTLE, quota_keys(TEAM), [0, "", "other", *settlement.arguments()])
+    await store.run(SETTLE, quota_keys(TEAM), ["#sequence|0", 0, "", "other", *settlement.arguments()])
 
 
 async def command(store: RedisStore, *words: str | int | bytes) -> Reply:

@@ -36,6 +36,21 @@ async def test_a_store_that_restarts_empty_learns_again_what_was_spent(
     assert (await counters(store))["daily|used"] == 800
 
 
+async def test_a_sidecar_that_begins_anew_does_not_hide_a_loss_from_the_others(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    quota = open_quota(DAILY, sidecar="pod-1")
+    await spend(quota, "a", 700)
+    await command(store, "FLUSHALL")
+    young = open_quota(DAILY, sidecar="pod-2")
+    for number in range(20):
+        await spend(young, f"young-{number}", 1)
+
+    with pytest.raises(QuotaExceeded):
+        await quota.reserve("b", demand(301, 0))
+    assert (await counters(store))["daily|used"] == 700
+
+
 async def test_every_sidecar_tells_what_it_saw_and_the_most_counts(store: RedisStore, open_quota: OpenQuota) -> None:
     behind, ahead = open_quota(DAILY), open_quota(DAILY)
     await spend(behind, "a", 100)

@@ -2,7 +2,8 @@
 --
 -- KEYS: counters (hash), leases (sorted set), reservations (hash), ledger (stream), alerts (stream); all of one team,
 --       so of one Cluster slot.
--- ARGV: id, mode, lease in ms, highest sequence seen, incarnation seen ('' for none), then for each limit: counter of
+-- ARGV: id, mode, lease in ms, field of the caller's sequence, the highest that it has seen, incarnation seen ('' for
+--       none), then for each limit: counter of
 --       the current window, counter of the next one, start of the current, the instant between the two, end of the
 --       next, limit, amount to hold, by how much the request may exceed that, charge if abandoned (<= amount),
 --       1 where the limit refuses, 0 where it only watches.
@@ -23,7 +24,7 @@ local RECLAIM_AHEAD, RECLAIM_WHEN_SHORT, RECLAIM_ROUNDS = 20, 200, 10
 local SWEEP_FIELDS = 500
 local ABANDONED_KEPT_MS = 24 * 60 * 60 * 1000
 local LEDGER_ENTRIES = 100000
-local FIRST, STRIDE = 6, 10
+local FIRST, STRIDE = 7, 10
 local LINE = '([^\t\n]+)\t(%d+)\t(%d+)\t(%d+)'
 
 local time = redis.call('TIME')
@@ -94,7 +95,7 @@ local function sweep()
   if #past > 0 then redis.call('HDEL', COUNTERS, unpack(past)) end
 end
 
-local id, mode, seen_incarnation = ARGV[1], ARGV[2], ARGV[5]
+local id, mode, sequence_field, seen_incarnation = ARGV[1], ARGV[2], ARGV[4], ARGV[6]
 local known = redis.call('HGET', RESERVATIONS, id)
 if known and string.sub(known, 1, 1) ~= 'o' or mode == 'force' and not known then return {'closed', now_text} end
 
@@ -106,7 +107,7 @@ if known then
   end
 end
 
-local counters, indexes, fields = {}, {}, {'#sequence', '#incarnation'}
+local counters, indexes, fields = {}, {}, {sequence_field, '#incarnation'}
 for i = FIRST, #ARGV, STRIDE do
   local line = known and lines[string.match(ARGV[i], '^(.*)|%d+|%d+$')]
   local index = 0
@@ -126,7 +127,7 @@ end
 
 local values = redis.call('HMGET', COUNTERS, unpack(fields))
 local sequence, incarnation = values[1] or '0', values[2]
-if tonumber(sequence) < tonumber(ARGV[4]) or (seen_incarnation ~= '' and seen_incarnation ~= incarnation) then
+if tonumber(sequence) < tonumber(ARGV[5]) or (seen_incarnation ~= '' and seen_incarnation ~= incarnation) then
   return {'lost', now_text}
 end
 if not incarnation then
@@ -176,7 +177,7 @@ if admitted and (replaces or not known) then
 elseif replaces then
   take_back('')
 end
-if changed or admitted then sequence = tostring(redis.call('HINCRBY', COUNTERS, '#sequence', 1)) end
+if changed or admitted then sequence = tostring(redis.call('HINCRBY', COUNTERS, sequence_field, 1)) end
 
 local answer = {admitted and 'admitted' or 'refused', now_text, sequence, incarnation}
 for n = 1, #counters do

@@ -1,26 +1,27 @@
 -- Give back to a server what it has forgotten (it restarted empty, or an older copy took over), as far as this sidecar
 -- has seen it: nothing of a current window is lower than what was seen.
 --
--- KEYS: counters (hash). ARGV: incarnation seen ('' for none), name for a new one, highest sequence seen, then fields
---       ("counter|used", "counter|credit") and their values. Answer: {sequence, incarnation}.
+-- KEYS: counters (hash). ARGV: incarnation seen ('' for none), name for a new one, field of the caller's sequence, the
+--       highest that it has seen, then fields ("counter|used", "counter|credit") and their values.
+-- Answer: {sequence, incarnation}.
 --
 -- The first sidecar that notices names a new incarnation, which makes every other one tell what it has seen, too.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local told = redis.call('HMGET', KEYS[1], '#sequence', '#incarnation')
+local told = redis.call('HMGET', KEYS[1], ARGV[3], '#incarnation')
 local incarnation = told[2]
 if not incarnation or incarnation == ARGV[1] then
   incarnation = ARGV[2]
   redis.call('HSET', KEYS[1], '#incarnation', incarnation)
 end
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   if tonumber(string.match(ARGV[i], '|(%d+)|%a+$')) > now then
     local known = redis.call('HGET', KEYS[1], ARGV[i])
     -- Doubles do: a limit is below 2^53, and beyond it there is no room in either case.
     if tonumber(known or '0') < tonumber(ARGV[i + 1]) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
   end
 end
-local sequence = math.max(tonumber(told[1] or '0'), tonumber(ARGV[3])) + 1
-redis.call('HSET', KEYS[1], '#sequence', string.format('%.0f', sequence))
+local sequence = math.max(tonumber(told[1] or '0'), tonumber(ARGV[4])) + 1
+redis.call('HSET', KEYS[1], ARGV[3], string.format('%.0f', sequence))
 return {string.format('%.0f', sequence), incarnation}

@@ -2,7 +2,8 @@
 -- and a threshold that is crossed by it into the alerts, once for the whole fleet and window.
 --
 -- KEYS: as in reserve.lua, where the records are explained.
--- ARGV: highest sequence seen, incarnation seen ('' for none), the sidecar's name, then for each settlement: id, mode, number of counters, then for each counter: its name,
+-- ARGV: field of the caller's sequence, the highest that it has seen, incarnation seen ('' for none), the sidecar's
+--       name, then for each settlement: id, mode, number of counters, then for each counter: its name,
 --       amount used, of cost the femto-dollars beyond whole nano-dollars, the limit, thresholds in per cent ('50,80');
 --       then the ledger's words: api, provider, model, asked model, source, input, cache read, cache write, output,
 --       reasoning, nano-USD, femto-USD beyond those, status.
@@ -120,7 +121,7 @@ local function settle(id, mode, told, entry)
   -- What was released was not spent; but what had been charged for it meanwhile is taken back.
   if entry[5] == '' and string.find('\n' .. table.concat(charges, '\n'), '\t%-?[1-9]') then entry[5] = 'released' end
   if entry[5] ~= '' then
-    local words = {'id', id, 'at_ms', now_text, 'sidecar', ARGV[3], 'charges', table.concat(charges, '\n')}
+    local words = {'id', id, 'at_ms', now_text, 'sidecar', ARGV[4], 'charges', table.concat(charges, '\n')}
     for n, name in ipairs(LEDGER_WORDS) do
       words[#words + 1] = name
       words[#words + 1] = entry[n]
@@ -129,10 +130,10 @@ local function settle(id, mode, told, entry)
   end
 end
 
-local told = redis.call('HMGET', COUNTERS, '#sequence', '#incarnation')
-if tonumber(told[1] or '0') < tonumber(ARGV[1]) or (ARGV[2] ~= '' and ARGV[2] ~= told[2]) then return {'lost'} end
+local told = redis.call('HMGET', COUNTERS, ARGV[1], '#incarnation')
+if tonumber(told[1] or '0') < tonumber(ARGV[2]) or (ARGV[3] ~= '' and ARGV[3] ~= told[2]) then return {'lost'} end
 
-local i = 4
+local i = 5
 while i <= #ARGV do
   local id, mode, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local told = {}
@@ -146,7 +147,7 @@ while i <= #ARGV do
 end
 
 local answer = {
-  tostring(redis.call('HINCRBY', COUNTERS, '#sequence', 1)),
+  tostring(redis.call('HINCRBY', COUNTERS, ARGV[1], 1)),
   told[2] or '',
 }
 for counter, used in pairs(used_now) do

@@ -23,7 +23,6 @@ for i = 4, #ARGV, 3 do
   if amount ~= '0' then redis.call('HINCRBY', COUNTERS, counter .. '|used', amount) end
   corrections[#corrections + 1] = counter .. '\t' .. amount .. '\t' .. rest
 end
-redis.call('HINCRBY', COUNTERS, '#sequence', 1)
 local time = redis.call('TIME')
 redis.call('XADD', LEDGER, 'MAXLEN', '~', LEDGER_ENTRIES, '*', 'id', ARGV[1],
   'at_ms', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), 'source', 'adjusted', 'who', ARGV[2],

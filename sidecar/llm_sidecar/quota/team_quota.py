@@ -406,7 +406,7 @@ class Quota:
             ),
             words=words,
         )
-        if self._journal is not None and not reservation.backed and not self._store.available:
+        if self._journal is not None and not reservation.backed:  # no lease will charge it, if this process ends
             self._journal.keep(settlement)
         self._settlements.add(settlement)
 

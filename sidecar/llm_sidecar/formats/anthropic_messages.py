@@ -26,8 +26,9 @@ from llm_sidecar.formats.fields import (
 from llm_sidecar.formats.json_body import parse_object, replace_model
 from llm_sidecar.formats.sse import EventStreamObserver
 
-_NORMAL_ENDS: Final = frozenset({"end_turn", "stop_sequence", "tool_use"})
-_CLIENT_TOOLS: Final = frozenset({None, "custom"})
+# No sets: what is looked for in them is anybody's JSON, and an object has no hash.
+_NORMAL_ENDS: Final = ("end_turn", "stop_sequence", "tool_use")
+_CLIENT_TOOLS: Final = (None, "custom")
 
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
@@ -65,6 +66,7 @@ class AnthropicMessages:
         """Read a request; see `Format`."""
         document = parse_object(body)
         counts_only = call.type is RequestType.TOKEN_COUNT
+        repeatable = counts_only or _is_repeatable(document)
         return ParsedRequest(
             call=call,
             body=body,
@@ -74,7 +76,8 @@ class AnthropicMessages:
             max_output_tokens=0 if counts_only else count(document, "max_tokens"),
             input_tokens_estimate=0 if counts_only else input_tokens(body),
             stateful=_is_stateful(document, body),
-            deterministic=counts_only or _is_deterministic(document),
+            deterministic=counts_only or (repeatable and is_zero(document.get("temperature"))),
+            repeatable=repeatable,
         )
 
     def splices(self, request: ParsedRequest, *, model: str | None, ask_for_usage: bool) -> list[Splice]:
@@ -205,9 +208,7 @@ def _is_stateful(document: Mapping[str, Any], body: bytes) -> bool:
     )
 
 
-def _is_deterministic(document: Mapping[str, Any]) -> bool:
-    return (
-        is_zero(document.get("temperature"))
-        and not document.get("mcp_servers")
-        and all(tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools"))
+def _is_repeatable(document: Mapping[str, Any]) -> bool:
+    return not document.get("mcp_servers") and all(
+        tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools")
     )

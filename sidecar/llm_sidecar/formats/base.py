@@ -80,6 +80,8 @@ class ParsedRequest:
     """Refers to, or leaves behind, something that lives at one provider (conversations, stored responses, files)."""
     deterministic: bool
     """Says temperature 0, asks for one choice and for no server-side tool: the same request means the same answer."""
+    repeatable: bool = True
+    """Asks for one choice and for no server-side tool: an earlier answer can stand for a new one."""
 
 
 @dataclass(frozen=True, slots=True)

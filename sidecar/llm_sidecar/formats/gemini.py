@@ -57,6 +57,8 @@ class Gemini:
                 # Which of the two a provider obeys is not ours to guess: limits were checked for the path's one.
                 raise MalformedRequest("The request's path and its body name different models. Name the same one.")
         generates = call.type is RequestType.GENERATION
+        config = mapping(document, "generationConfig", "generation_config")
+        repeatable = not generates or _is_repeatable(document, config)
         return ParsedRequest(
             call=call,
             body=body,
@@ -66,7 +68,8 @@ class Gemini:
             max_output_tokens=_max_output_tokens(document) if generates else 0,
             input_tokens_estimate=0 if call.type is RequestType.TOKEN_COUNT else input_tokens(body),
             stateful=_is_stateful(document, body),
-            deterministic=not generates or _is_deterministic(document),
+            deterministic=not generates or (repeatable and is_zero(config.get("temperature"))),
+            repeatable=repeatable,
         )
 
     def splices(self, request: ParsedRequest, *, model: str | None, ask_for_usage: bool) -> list[Splice]:
@@ -314,11 +317,6 @@ def _is_stateful(document: Mapping[str, Any], body: bytes) -> bool:
     )
 
 
-def _is_deterministic(document: Mapping[str, Any]) -> bool:
-    config = mapping(document, "generationConfig", "generation_config")
+def _is_repeatable(document: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     choices = config.get("candidateCount", config.get("candidate_count"))
-    return (
-        is_zero(config.get("temperature"))
-        and choices in (None, 1)
-        and all(name in _CLIENT_TOOLS for tool in mappings(document, "tools") for name in tool)
-    )
+    return choices in (None, 1) and all(name in _CLIENT_TOOLS for tool in mappings(document, "tools") for name in tool)

@@ -27,8 +27,9 @@ from llm_sidecar.formats.openai_usage import chat_usage
 from llm_sidecar.formats.sse import EventStreamObserver
 
 _ASK_FOR_USAGE: Final = b'{"include_usage":true}'
-_NORMAL_ENDS: Final = frozenset({"stop", "tool_calls", "function_call"})
-_CLIENT_TOOLS: Final = frozenset({"function", "custom"})
+# No sets: what is looked for in them is anybody's JSON, and an object has no hash.
+_NORMAL_ENDS: Final = ("stop", "tool_calls", "function_call")
+_CLIENT_TOOLS: Final = ("function", "custom")
 
 
 class OpenAIChat:
@@ -39,6 +40,7 @@ class OpenAIChat:
     def parse_request(self, call: Call, body: bytes) -> ParsedRequest:
         """Read a request; see `Format`."""
         document = parse_object(body)
+        repeatable = _is_repeatable(document)
         return ParsedRequest(
             call=call,
             body=body,
@@ -48,7 +50,8 @@ class OpenAIChat:
             max_output_tokens=_max_output_tokens(document),
             input_tokens_estimate=input_tokens(body),
             stateful=_is_stateful(document, body),
-            deterministic=_is_deterministic(document),
+            deterministic=repeatable and is_zero(document.get("temperature")),
+            repeatable=repeatable,
         )
 
     def splices(self, request: ParsedRequest, *, model: str | None, ask_for_usage: bool) -> list[Splice]:
@@ -152,10 +155,9 @@ def _is_stateful(document: Mapping[str, Any], body: bytes) -> bool:
     )
 
 
-def _is_deterministic(document: Mapping[str, Any]) -> bool:
+def _is_repeatable(document: Mapping[str, Any]) -> bool:
     return (
-        is_zero(document.get("temperature"))
-        and document.get("n") in (None, 1)
+        document.get("n") in (None, 1)
         and "web_search_options" not in document
         and "plugins" not in document
         and all(tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools"))

@@ -30,7 +30,8 @@ from llm_sidecar.formats.sse import EventStreamObserver
 
 FOREIGN_ANSWER: Final = "resp_llmsidecar_"
 """Begins the ids of answers that were translated into this language."""
-_CLIENT_TOOLS: Final = frozenset({"function", "custom"})
+# No sets: what is looked for in them is anybody's JSON, and an object has no hash.
+_CLIENT_TOOLS: Final = ("function", "custom")
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete"})
 # A `.done` counts too: some items (encrypted reasoning, a tool's list) come whole, without a delta before.
 _CONTENT_SUFFIXES: Final = (".delta", ".done", ".partial_image")
@@ -53,6 +54,7 @@ class OpenAIResponses:
                 "keeps. Send the whole conversation in `input` instead."
             )
         counts_only = call.type is RequestType.TOKEN_COUNT
+        repeatable = counts_only or _is_repeatable(document)
         return ParsedRequest(
             call=call,
             body=body,
@@ -62,7 +64,8 @@ class OpenAIResponses:
             max_output_tokens=0 if counts_only else count(document, "max_output_tokens"),
             input_tokens_estimate=0 if counts_only else input_tokens(body),
             stateful=_is_stateful(document, body),
-            deterministic=counts_only or _is_deterministic(document),
+            deterministic=counts_only or (repeatable and is_zero(document.get("temperature"))),
+            repeatable=repeatable,
         )
 
     def splices(self, request: ParsedRequest, *, model: str | None, ask_for_usage: bool) -> list[Splice]:
@@ -172,7 +175,5 @@ def _is_stateful(document: Mapping[str, Any], body: bytes) -> bool:
     )
 
 
-def _is_deterministic(document: Mapping[str, Any]) -> bool:
-    return is_zero(document.get("temperature")) and all(
-        tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools")
-    )
+def _is_repeatable(document: Mapping[str, Any]) -> bool:
+    return all(tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools"))

@@ -20,6 +20,7 @@ from llm_sidecar.admin import admin_handler
 from llm_sidecar.audit import AuditLog
 from llm_sidecar.budget import BufferBudget
 from llm_sidecar.cache.answers import AnswerCache
+from llm_sidecar.cache.embedding_items import ItemCache
 from llm_sidecar.contract.config import config_hash, render_config
 from llm_sidecar.exchange import Serving
 from llm_sidecar.failover.circuit import CircuitState
@@ -180,6 +181,7 @@ class Sidecar:
             runtime,
             quota=backing.quota(document) if backing else None,
             cache=AnswerCache(backing.store, runtime.team) if backing else None,
+            items=ItemCache(backing.store, runtime.team) if backing else None,
             rates=backing.rates if backing else None,
             store_use=backing.use if backing else None,
         )

@@ -48,6 +48,15 @@ class Held:
         budget.held_bytes += size_bytes
         self.held_bytes += size_bytes
 
+    def give_back(self, size_bytes: int) -> None:
+        """Hold that much less."""
+        self._budget.held_bytes -= size_bytes
+        self.held_bytes -= size_bytes
+
+    def beside(self) -> Held:
+        """A further holder on the same budget, for what outlives this one."""
+        return Held(self._budget)
+
     def release(self) -> None:
         """Hold nothing any more. May be called twice."""
         self._budget.held_bytes -= self.held_bytes

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import orjson
 from aiohttp import web
 
 from llm_sidecar.asking import Answered, Asking
 from llm_sidecar.body import hold_parsed, read_body
-from llm_sidecar.cache.answers import CachedAnswer
-from llm_sidecar.cache.key import cache_digest
-from llm_sidecar.errors import MalformedBody, NoProviderAvailable
+from llm_sidecar.caching import CacheTurn, Keeping
+from llm_sidecar.contract.names import RequestType
+from llm_sidecar.embedding_lookup import look_up
+from llm_sidecar.errors import MalformedBody, NoProviderAvailable, Overloaded
 from llm_sidecar.failover.attempt import LargeAnswer, OpenStream, PlainAnswer
+from llm_sidecar.flying import FlightWriter, Flying, Passenger
 from llm_sidecar.formats.base import Call, Format, MalformedRequest, ParsedRequest, Usage
 from llm_sidecar.formats.registry import FORMATS
 from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.headers import to_application
-from llm_sidecar.record import RequestRecord
+from llm_sidecar.optimization.clamp import clamped
+from llm_sidecar.prices import prices
+from llm_sidecar.record import RequestRecord, Saving
 from llm_sidecar.relay import StreamRelay, relay_pieces
 from llm_sidecar.replies import answer_headers
 from llm_sidecar.spending import Spending
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
-    from llm_sidecar.cache.answers import AnswerCache
+    from llm_sidecar.cache.flight import Flight
+    from llm_sidecar.embedding_lookup import EmbeddingLookup
     from llm_sidecar.exchange import Exchange
     from llm_sidecar.failover.breaker import Permit
     from llm_sidecar.failover.routes import Candidate
@@ -43,16 +50,6 @@ USAGE_TAIL_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class CacheEntry:
-    """Where an answer of `candidate` is, or will be."""
-
-    cache: AnswerCache
-    candidate: Candidate
-    digest: str
-    ttl_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
 class Asked:
     """What one call asks for, and what it spends."""
 
@@ -60,8 +57,12 @@ class Asked:
     parsed: ParsedRequest
     wire: Format
     spending: Spending
-    entry: CacheEntry | None
-    """Where the cache was asked, in vain."""
+    turn: CacheTurn
+    """At the cache, which was asked in vain."""
+    flight: Flight | None = None
+    """Others who want the same answer."""
+    lookup: EmbeddingLookup | None = None
+    """Of an embeddings request, which of its vectors are there: some are not."""
 
     @property
     def record(self) -> RequestRecord:
@@ -74,7 +75,8 @@ class Calls:
 
     def __init__(self, providers: Providers) -> None:
         self._providers = providers
-        self._storing: set[asyncio.Task[bool]] = set()
+        self._keeping = Keeping()
+        self._flying = Flying()
 
     async def answer(self, exchange: Exchange, call: Call) -> web.StreamResponse:
         """Answer one call. Raises a `SidecarError`."""
@@ -83,28 +85,110 @@ class Calls:
         wire = FORMATS[call.api]
         body = await read_body(exchange.request, exchange.held)
         hold_parsed(exchange.held, body)
-        try:
-            parsed = wire.parse_request(call, body)
-        except MalformedRequest as error:
-            raise MalformedBody(str(error)) from error
+        parsed = _parsed(exchange, wire, call, body)
+        del body  # what is sent may be another one
         record.stream = parsed.stream
         candidates = exchange.serving.runtime.candidates(parsed)
         record.model = candidates[0].model.name
-        entry = _entry(exchange, parsed, candidates[0])
-        hit = await _from_cache(exchange, parsed, entry)
+        turn = CacheTurn(exchange, parsed, candidates)
+        lookup = await look_up(exchange, parsed, candidates[0]) if call.type is RequestType.EMBEDDINGS else None
+        if lookup is not None:
+            return await self._embed(exchange, parsed, candidates, turn, lookup)
+        hit = await turn.look_up()
         if hit is not None:
             return hit
+        ask = partial(self._call, exchange, parsed, candidates, turn)
+        if not turn.may_be_shared:
+            return await ask(None)
+        timeouts = candidates[0].configured.provider.timeouts
+        passenger = Passenger(exchange=exchange, parsed=parsed, wire=wire, timeouts=timeouts)
+        return await self._flying.answer(passenger, _flight_key(exchange, parsed, turn), ask)
+
+    async def _embed(
+        self,
+        exchange: Exchange,
+        parsed: ParsedRequest,
+        candidates: Sequence[Candidate],
+        turn: CacheTurn,
+        lookup: EmbeddingLookup,
+    ) -> web.StreamResponse:
+        """Answer a batch, vector by vector."""
+        if lookup.is_complete:
+            return lookup.reply(exchange.record)
+        lookup.note_saving(exchange.record)
+        ask = partial(self._call, exchange, parsed, candidates, turn, lookup=lookup)
+        timeouts = candidates[0].configured.provider.timeouts
+        passenger = Passenger(exchange=exchange, parsed=parsed, wire=FORMATS[parsed.call.api], timeouts=timeouts)
+        return await self._flying.answer(passenger, (exchange.serving.runtime.config_hash, *lookup.shared_under), ask)
+
+    async def _call(
+        self,
+        exchange: Exchange,
+        parsed: ParsedRequest,
+        candidates: Sequence[Candidate],
+        turn: CacheTurn,
+        flight: Flight | None,
+        *,
+        lookup: EmbeddingLookup | None = None,
+    ) -> web.StreamResponse:
+        """Reserve, ask, settle. With a flight, a stream goes there, and what this returns is nobody's reply."""
         spending, plan = await Spending.begin(
             exchange.serving.quota,
-            record,
+            exchange.record,
             parsed,
             candidates,
             lambda: exchange.serving.runtime.cheaper(parsed, candidates[0]),
         )
         try:
-            return await self._ask_providers(Asked(exchange, parsed, wire, spending, entry), plan)
+            asked = Asked(exchange, parsed, FORMATS[parsed.call.api], spending, turn, flight, lookup)
+            if lookup is not None and lookup.is_partial:
+                return await self._ask_for_rest(asked, plan, lookup)
+            return await self._ask_providers(asked, plan)
         finally:
             spending.end()
+
+    async def _ask_for_rest(
+        self, asked: Asked, candidates: Sequence[Candidate], lookup: EmbeddingLookup
+    ) -> web.StreamResponse:
+        """Ask for what is new: none but the one whose vectors the others are, for no other's fit to them.
+
+        Where that gives nothing that can be put together, the whole batch is asked for.
+        """
+        whole = replace(asked, lookup=None)
+        if candidates[0] is not lookup.candidate:
+            return await self._ask_providers(whole, candidates)
+        rest = lookup.rest(asked.parsed)
+        asking = Asking(asked.exchange, rest, asked.wire, self._providers, asked.spending.moves_to)
+        others = candidates[1:]
+        try:
+            answered = await asking.ask(candidates[:1])
+        except NoProviderAvailable:
+            if not others:
+                asked.spending.nobody_answered()
+                raise
+            return await self._ask_providers(whole, others)
+        permit, answer = answered.permit, answered.answer
+        if permit is None:
+            if others and answered.error not in REFUSALS:
+                return await self._ask_providers(whole, others)
+            return self._relay_error(asked, answered)
+        vectors = lookup.vectors(answer.body) if isinstance(answer, PlainAnswer) else None
+        if answered.take is not None:
+            answered.take.used(rest.input_tokens_estimate)
+        if vectors is None or not isinstance(answer, PlainAnswer):
+            permit.succeeded()
+            if not isinstance(answer, PlainAnswer):
+                answer.response.close()
+            return await self._ask_providers(whole, candidates)
+        together = replace(answer, body=lookup.answer(vectors))
+        try:
+            asked.exchange.held.take(max(0, len(together.body) - len(answer.body)))
+        except Overloaded:
+            permit.abandoned()
+            raise
+        reply = await self._relay(whole, answered.candidate, together, permit)
+        self._share(asked, self._keeping.start(lookup.keep(vectors, answer.usage)))
+        return reply
 
     async def _ask_providers(self, asked: Asked, candidates: Sequence[Candidate]) -> web.StreamResponse:
         asking = Asking(asked.exchange, asked.parsed, asked.wire, self._providers, asked.spending.moves_to)
@@ -112,12 +196,16 @@ class Calls:
             answered = await asking.ask(candidates)
         except (NoProviderAvailable, MalformedBody):
             asked.spending.nobody_answered()
-            raise
+            stale = asked.turn.stale_reply()
+            if stale is None:
+                raise
+            return stale
         if answered.permit is None:
             return self._relay_error(asked, answered)
         try:
             return await self._relay(asked, answered.candidate, answered.answer, answered.permit)
         finally:
+            _note_prompt_caching(asked.record, answered.candidate)
             if answered.take is not None:
                 answered.take.used(asked.spending.spent_tokens)
 
@@ -128,9 +216,9 @@ class Calls:
             raise TypeError("an error is a plain answer")  # never so; for the type checker
         if answered.error in REFUSALS:
             asked.spending.refused_by_provider()
-        else:
-            asked.spending.nobody_answered()
-        return _plain_reply(answer, asked.record)
+            return _plain_reply(answer, asked.record)
+        asked.spending.nobody_answered()
+        return asked.turn.stale_reply() or _plain_reply(answer, asked.record)
 
     async def _relay(
         self, asked: Asked, candidate: Candidate, opened: PlainAnswer | LargeAnswer | OpenStream, permit: Permit
@@ -143,16 +231,23 @@ class Calls:
         try:
             permit.committed()
             if isinstance(opened, LargeAnswer):
+                if asked.flight is not None:
+                    asked.flight.fail()  # it is never held whole, so there is nothing to share
                 return await _relay_large(asked, opened, timeouts)
             asked.record.first_content = time.perf_counter()
             asked.spending.streaming(opened.observer)
             relay = StreamRelay(opened, timeouts, asked.exchange.held, on_progress=asked.spending.progress)
-            return await relay.run(asked.exchange.request, asked.record)
+            if asked.flight is None:
+                return await relay.run(asked.exchange.request, asked.record)
+            writer = FlightWriter(asked.flight, opened.status, opened.headers, asked.record)
+            last, _ = await relay.write_to(writer, asked.record)
+            return writer.end(last, is_complete=not asked.record.interrupted)
         finally:
             self._tell(permit, candidate, asked.record)
             opened.response.close()
             if isinstance(opened, OpenStream):
                 asked.spending.stream_ended()
+                self._share(asked, self._keeping.stream(asked.turn, candidate, opened))
 
     def _tell(self, permit: Permit, candidate: Candidate, record: RequestRecord) -> None:
         """How an answer that had begun has ended."""
@@ -167,73 +262,60 @@ class Calls:
 
     def _relay_plain(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> web.Response:
         asked.spending.answered(answer.usage, answer_bytes=len(answer.body))
-        self._keep(asked, candidate, answer)
+        flight = asked.flight
+        if flight is not None:
+            flight.told = asked.record
+            flight.land(answer.status, answer.headers, answer.body)
+        self._share(asked, self._store(asked, candidate, answer))
         return _plain_reply(answer, asked.record)
 
-    def _keep(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> None:
-        """Store an answer, under the one who gave it, without keeping the application waiting."""
-        if answer.status != 200 or not asked.wire.is_complete(asked.parsed.call, answer.body):
-            return
-        entry = asked.entry
-        if entry is None or entry.candidate is not candidate:
-            entry = _entry(asked.exchange, asked.parsed, candidate)  # answered by another than the one looked up
-        if entry is None:
-            return
-        content_type = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
-        kept = CachedAnswer(
-            answer.body,
-            content_type or "application/json",
-            answer.usage,
-            time.time(),
-            dropped=tuple(asked.record.dropped),
-        )
-        task = asyncio.get_running_loop().create_task(
-            entry.cache.keep(entry.digest, kept, ttl_seconds=entry.ttl_seconds)
-        )
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
+    def _store(self, asked: Asked, candidate: Candidate, answer: PlainAnswer) -> asyncio.Task[bool] | None:
+        lookup = asked.lookup
+        if lookup is None:
+            return self._keeping.plain(asked.turn, candidate, answer)
+        vectors = lookup.vectors(answer.body) if candidate is lookup.candidate else None
+        return None if vectors is None else self._keeping.start(lookup.keep(vectors, answer.usage))
+
+    def _share(self, asked: Asked, storing: asyncio.Task[bool] | None) -> None:
+        if asked.flight is not None and storing is not None:
+            asked.flight.stay(storing)
 
     async def close(self) -> None:
         """Wait for answers that are still being stored."""
-        await asyncio.gather(*self._storing, return_exceptions=True)
+        await self._keeping.close()
 
 
-# --- cache
+def _parsed(exchange: Exchange, wire: Format, call: Call, body: bytes) -> ParsedRequest:
+    """The request, as the team's clamp lets it go. From here on it is the one that counts, for cache and quota too."""
+    try:
+        asked = wire.parse_request(call, body)
+        parsed = clamped(asked, exchange.serving.runtime.optimization.max_output_tokens)
+    except MalformedRequest as error:
+        raise MalformedBody(str(error)) from error
+    if parsed is not asked:
+        exchange.record.output_clamped_tokens = parsed.max_output_tokens or 0
+    return parsed
 
 
-def _entry(exchange: Exchange, parsed: ParsedRequest, candidate: Candidate) -> CacheEntry | None:
-    """The place in the cache of this candidate's answer to this request; None where the cache may not serve it."""
-    serving = exchange.serving
-    if serving.cache is None or not serving.runtime.cache.allows(parsed):
-        return None
-    ttl_seconds = serving.runtime.cache.ttl_seconds(parsed.call.type, candidate.configured.cache_ttl_seconds)
-    if ttl_seconds <= 0:
-        return None
-    digest = cache_digest(
-        parsed,
-        exchange.headers,
-        exchange.query,
-        place=candidate.configured.provider.identity,
-        model=candidate.answering_model(parsed.model),
-    )
-    return CacheEntry(serving.cache, candidate, digest, ttl_seconds) if digest is not None else None
+def _note_prompt_caching(record: RequestRecord, candidate: Candidate) -> None:
+    """What the marks in the prompt brought; what a provider's cache does by itself is not our saving."""
+    usage = record.usage
+    if not record.prompt_cache_marks or usage is None:
+        return
+    pricing = candidate.model.pricing
+    nano_usd = prices(pricing).spared_by_prompt_cache_nano_usd(usage) if pricing is not None else 0
+    record.savings += (Saving("prompt_caching", usage.cache_read_tokens or 0, nano_usd),)
 
 
-async def _from_cache(exchange: Exchange, parsed: ParsedRequest, entry: CacheEntry | None) -> web.Response | None:
-    record = exchange.record
-    if entry is None:
-        record.cache = "bypass"
-        return None
-    found = await entry.cache.find(entry.digest)
-    if found is None:
-        record.cache = "miss"
-        return None
-    candidate = entry.candidate
-    record.cache, record.status, record.usage = "hit", 200, found.usage
-    record.dropped = list(found.dropped)
-    record.provider, record.answered_by = candidate.name, (candidate.name, candidate.answering_model(parsed.model))
-    headers = answer_headers([("Content-Type", found.content_type), ("Age", str(found.age_seconds))], record)
-    return web.Response(status=200, body=found.body, headers=headers)
+def _flight_key(exchange: Exchange, parsed: ParsedRequest, turn: CacheTurn) -> Hashable:
+    """Who may share an answer: those who ask for the same, under the same configuration, delivered in the same way."""
+    options: Hashable
+    try:
+        options = orjson.dumps(parsed.document.get("stream_options"), option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # nested deeper than it writes: equal to none
+        options = object()
+    delivery = (parsed.stream, parsed.call.stream_is_json_array, options)
+    return (exchange.serving.runtime.config_hash, turn.shared_under, delivery)
 
 
 # --- answers

@@ -18,6 +18,7 @@
     │   ├── TeamQuotaExceeded         429 team_quota_exceeded
     │   ├── QuotaStoreUnavailable     503 quota_store_unavailable
     │   ├── Overloaded                503 sidecar_overloaded
+    │   ├── NotCached                 504 not_cached
     │   └── WebSocketsNotSupported    501 websockets_not_supported
     ├── NoProviderAvailable           503 no_provider_available: every attempt failed
     └── InternalError                 500 sidecar_internal_error: a defect of ours
@@ -179,6 +180,13 @@ class Overloaded(RequestRefused):
     status = 503
     code = "sidecar_overloaded"
     should_retry = True
+
+
+class NotCached(RequestRefused):
+    """The application wants a cached answer or none (`Cache-Control: only-if-cached`), and there is none."""
+
+    status = 504
+    code = "not_cached"
 
 
 class WebSocketsNotSupported(RequestRefused):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from llm_sidecar.budget import Held
     from llm_sidecar.cache.answers import AnswerCache
+    from llm_sidecar.cache.embedding_items import ItemCache
     from llm_sidecar.providers.base import Headers
     from llm_sidecar.quota.provider_rate import ProviderRates
     from llm_sidecar.quota.team_quota import Quota
@@ -35,6 +36,8 @@ class Serving:
     runtime: Runtime
     quota: Quota | None
     cache: AnswerCache | None
+    items: ItemCache | None = None
+    """Vectors, each by itself."""
     rates: ProviderRates | None = None
     """None without a store."""
     store_use: StoreUse | None = None
@@ -50,7 +53,11 @@ class Exchange:
     record: RequestRecord
     held: Held
     family: Family = Family.OPENAI
+    errors_in_array: bool = False
+    """As Google tells them where the stream would have been a JSON array."""
     query: str = ""
     """Without the key that old SDKs put there."""
     headers: Headers = field(default_factory=list)
     """As they may go to a provider."""
+    keeps_answer: bool = False
+    """The cache may have the answer: a stream is then kept while it is relayed."""

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from llm_sidecar import __version__
 from llm_sidecar.failover.circuit import CircuitState
-from llm_sidecar.optimization.metrics import OptimizationMetrics
+from llm_sidecar.optimization.metrics import NANO_PER_USD, OptimizationMetrics
 from llm_sidecar.record import OTHER
 
 if TYPE_CHECKING:
@@ -192,20 +192,24 @@ class Metrics:
             self._increase(1, self.cache_requests, record.cache)
         self.optimization.count(record)
         if record.cache in _GIVEN:
-            if record.usage is not None:
-                self._increase(record.usage.total_tokens, self.cache_saved_tokens)
-            if record.cache_saved_nano_usd:
-                self._increase(record.cache_saved_nano_usd / 1e9, self.cache_saved_usd)
-            if record.cache != "stale":
-                return
-            record = replace(record, usage=None, usage_source=None)
+            self._count_given(record)
+        else:
+            self._count_charged(record)
+        if len(record.attempts) > 1:
+            self._count_further_attempts(record)
+
+    def _count_given(self, record: RequestRecord) -> None:
+        if record.usage is not None:
+            self._increase(record.usage.total_tokens, self.cache_saved_tokens)
+        if record.cache_saved_nano_usd:
+            self._increase(record.cache_saved_nano_usd / NANO_PER_USD, self.cache_saved_usd)
+
+    def _count_charged(self, record: RequestRecord) -> None:
         if record.usage_source is not None:
             self._increase(1, self.usage_source, record.usage_source)
         self._count_tokens(record)
         if record.cost_nano_usd:
-            self._increase(record.cost_nano_usd / 1e9, self.cost, record.provider, record.model, record.team)
-        if len(record.attempts) > 1:
-            self._count_further_attempts(record)
+            self._increase(record.cost_nano_usd / NANO_PER_USD, self.cost, record.provider, record.model, record.team)
 
     def _count_quota(self, record: RequestRecord) -> None:
         for limit in record.shadow_refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from llm_sidecar.cache.recording import RecordingObserver
 from llm_sidecar.contract.team_quota_resource import PromptCaching
 from llm_sidecar.errors import MalformedBody
 from llm_sidecar.failover.attempt import (
@@ -44,7 +45,7 @@ Answer = PlainAnswer | LargeAnswer | OpenStream
 class Prepared:
     """A request, ready to be sent to one candidate. Not a dataclass: every request makes one."""
 
-    __slots__ = ("_hides_usage", "_request", "cache_marks", "parsed", "translated", "wire")
+    __slots__ = ("_hides_usage", "_recorded_in", "_request", "cache_marks", "parsed", "translated", "wire")
 
     def __init__(
         self,
@@ -55,7 +56,10 @@ class Prepared:
         hides_usage: bool = False,
         translated: TranslatedCall | None = None,
         cache_marks: int = 0,
+        recorded_in: Held | None = None,
     ) -> None:
+        """`recorded_in`: what counts the bytes of a stream that is kept for the cache."""
+        self._recorded_in = recorded_in
         self._request = request
         self.parsed = parsed
         self.wire = wire
@@ -84,9 +88,21 @@ class Prepared:
         return _brought_back(answer, translated)
 
     def _observe(self) -> StreamObserver:
+        if self._recorded_in is None:
+            return self._observer()
+        bring_back = self._brought_back if self.translated is not None else None
+        return RecordingObserver(self._observer(), self._recorded_in, call=self.parsed.call, bring_back=bring_back)
+
+    def _observer(self) -> StreamObserver:
         if self.translated is not None:
             return self.translated.observe(max_frame_bytes=MAX_FRAME_BYTES)
         return self.wire.observe_stream(self.parsed, hide_usage=self._hides_usage, max_frame_bytes=MAX_FRAME_BYTES)
+
+    def _brought_back(self, answer: bytes) -> bytes | None:
+        try:
+            return None if self.translated is None else self.translated.answer(answer)
+        except (Undecodable, Untranslatable):
+            return None
 
 
 class Preparing:
@@ -116,7 +132,18 @@ class Preparing:
         marks = self._marks(candidate, parsed)
         body = apply_splices(parsed.body, marks)
         request = ProviderRequest("POST", encoded.path, encoded.query, translated.headers, body)
-        return Prepared(request, parsed, translated.wire, translated=translated, cache_marks=number_of_marks(marks))
+        return Prepared(
+            request,
+            parsed,
+            translated.wire,
+            translated=translated,
+            cache_marks=number_of_marks(marks),
+            recorded_in=self._recorded_in,
+        )
+
+    @property
+    def _recorded_in(self) -> Held | None:
+        return self._exchange.held if self._exchange.keeps_answer else None
 
     def _marks(self, candidate: Candidate, parsed: ParsedRequest) -> list[Splice]:
         """For the provider's own cache, in its language."""
@@ -137,7 +164,14 @@ class Preparing:
         body = apply_splices(parsed.body, sorted(splices, key=lambda splice: splice.start)) if splices else parsed.body
         path = wire.upstream_path(parsed.call, send_model)
         request = ProviderRequest("POST", path, exchange.query, exchange.headers, body)
-        return Prepared(request, parsed, wire, hides_usage=asks_for_usage, cache_marks=number_of_marks(marks))
+        return Prepared(
+            request,
+            parsed,
+            wire,
+            hides_usage=asks_for_usage,
+            cache_marks=number_of_marks(marks),
+            recorded_in=self._recorded_in,
+        )
 
     def shown(self, prepared: Prepared, failure: Failure, answer: PlainAnswer) -> PlainAnswer:
         """The provider's error in the application's own language."""

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from llm_sidecar.formats.base import Usage
 
 UsageSource = Literal["measured", "estimated", "partial"]
-CacheResult = Literal["hit", "miss", "bypass"]
+CacheResult = Literal["hit", "miss", "bypass", "coalesced", "stale"]
+Strategy = Literal["prompt_caching", "single_flight", "embedding_items"]
+"""What saved something: a label of metrics."""
 
 NOBODY = "none"
 """The provider of a request that reached none."""
@@ -34,6 +36,16 @@ class Attempt:
     model: str = ""
     waited_milliseconds: float = 0
     """Before it was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What a strategy spared one request."""
+
+    strategy: Strategy
+    tokens: int
+    nano_usd: int = 0
+    """0 where the model has no price; below zero where it cost more than it spared."""
 
 
 @dataclass(slots=True)
@@ -63,6 +75,10 @@ class RequestRecord:
     status: int = 0
     error_code: str = ""
     cache: CacheResult | None = None
+    cache_key: str = ""
+    """The digest under which the cache was asked; for purging this one answer."""
+    cache_saved_nano_usd: int = 0
+    """What a provider would have taken for the answer that the cache gave, where the model has a price."""
     attempts: list[Attempt] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -86,3 +102,8 @@ class RequestRecord:
     """The model in whose stead a cheaper one answered, since a limit is nearly used up."""
     refused_limit: str = ""
     """The limit of the team's quota that refused the request."""
+    output_clamped_tokens: int = 0
+    """The bound on output that the team's clamp put in the place of the request's own; 0 where it changed nothing."""
+    prompt_cache_marks: int = 0
+    """How many places of the prompt were marked for the provider's own cache."""
+    savings: tuple[Saving, ...] = ()

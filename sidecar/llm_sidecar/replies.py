@@ -32,8 +32,8 @@ def family_of(recognised: Recognised) -> Family:
     return _API_FAMILY[recognised.api] if isinstance(recognised, Call) else recognised.family
 
 
-def error_reply(error: SidecarError, family: Family, record: RequestRecord) -> web.Response:
-    """Our own error for the application."""
+def error_reply(error: SidecarError, family: Family, record: RequestRecord, *, in_array: bool = False) -> web.Response:
+    """Our own error for the application; `in_array`: as the only element of one, like that API's answers."""
     record.status, record.error_code = error.status, error.code
     api = record.api or _FAMILY_API[family]
     details = error.details
@@ -42,6 +42,8 @@ def error_reply(error: SidecarError, family: Family, record: RequestRecord) -> w
         retry_after_seconds = -(-error.retry_after_milliseconds // 1000)
         details = {**details, "retry_after_seconds": retry_after_seconds}  # Google's clients look there only
     body = FORMATS[api].error_body(error.status, error.code, error.message, details)
+    if in_array:
+        body = b"[%b]" % body
     reply = web.Response(status=error.status, body=body, content_type="application/json")
     headers = reply.headers
     headers[ResponseHeader.REFUSED_BY] = "llm-sidecar"
@@ -74,6 +76,8 @@ def _add_own(headers: CIMultiDict[str], record: RequestRecord) -> None:
         headers[ResponseHeader.CACHE] = record.cache
     if record.downgraded_from:
         headers[ResponseHeader.DOWNGRADED_FROM] = record.downgraded_from
+    if record.output_clamped_tokens:
+        headers[ResponseHeader.OUTPUT_CLAMPED] = str(record.output_clamped_tokens)
     if record.dropped:
         headers[ResponseHeader.DROPPED] = ", ".join(record.dropped)
     if record.cost_nano_usd is not None:

@@ -9,13 +9,13 @@ from llm_sidecar.cache.policy import CachePolicy
 from llm_sidecar.contract.config import ConfigRefused
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.contract.provider_resource import StreamUsage
-from llm_sidecar.contract.team_quota_resource import Routing
+from llm_sidecar.contract.team_quota_resource import Optimization, Routing
 from llm_sidecar.errors import ModelNotAllowed, UnknownModel
 from llm_sidecar.failover.backoff import RetryPolicy
 from llm_sidecar.failover.circuit import CircuitSettings
 from llm_sidecar.failover.gate import unfit
-from llm_sidecar.failover.prices import Size
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
+from llm_sidecar.prices import Size
 from llm_sidecar.providers.base import Authentication, ProviderSettings, SecretText, Timeouts
 from llm_sidecar.providers.factory import LLMProviderFactory, UnknownProviderType
 from llm_sidecar.upstream import Egress, InvalidEgress, PooledTransport
@@ -69,6 +69,7 @@ class Runtime:
     access: ModelAccess
     cache: CachePolicy
     egresses: frozenset[Egress]
+    optimization: Optimization
 
     def candidates(self, request: ParsedRequest) -> tuple[Candidate, ...]:
         """Who may answer, first choice first. Raises `ModelNotAllowed` or `UnknownModel`."""
@@ -161,6 +162,7 @@ def compile_runtime(document: ConfigDocument, config_hash: str, transports: Tran
         access=_access(team),
         cache=_cache(team),
         egresses=frozenset(egresses),
+        optimization=team.spec.optimization if team else Optimization(),
     )
 
 

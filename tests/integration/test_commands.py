@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[2]
 PROGRAM: Final = str(Path(sys.executable).with_name("llm-sidecar"))
 CRD: Final = (sys.executable, "-m", "llm_sidecar.contract.crd")
 SECONDS: Final = 60.0
-COMMANDS: Final = ("run", "serve", "check", "explain", "simulate", "usage")
+COMMANDS: Final = ("run", "serve", "check", "explain", "simulate", "usage", "cache")
 
 GOOD: Final = """\
 apiVersion: llm-sidecar.io/v1alpha1
@@ -117,6 +117,7 @@ def simulate() -> Iterator[Simulate]:
         ((PROGRAM, "explain"), ("--filename", "--model", "--api", "--team", "--output", "--input-tokens")),
         ((PROGRAM, "simulate"), ("--fault", "--latency-ms", "--require-key", "--model", "x-llm-simulate")),
         ((PROGRAM, "usage"), ("export", "recompute", "--filename", "--config", "--redis", "--since", "--write")),
+        ((PROGRAM, "cache"), ("purge", "--team", "--provider", "--model", "--older-than", "--key", "--redis")),
         (CRD, ("--write", "--check")),
     ],
     ids=["llm-sidecar", *COMMANDS, "crd"],

@@ -76,3 +76,15 @@ def test_small_bodies_are_not_counted() -> None:
     held = BufferBudget(0).hold()
     hold_parsed(held, _body(b"[]", SMALL_BODY_BYTES // 3 - 10))
     assert held.held_bytes == 0
+
+
+def test_what_is_given_back_is_free_for_others_and_a_holder_beside_outlives_the_first() -> None:
+    budget = BufferBudget(10)
+    first = budget.hold()
+    first.take(8)
+    first.give_back(3)
+    beside = first.beside()
+    beside.take(5)
+    first.release()
+
+    assert (budget.held_bytes, first.held_bytes, beside.held_bytes) == (5, 0, 5)

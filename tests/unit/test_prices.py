@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_sidecar.contract.provider_resource import Model, Pricing
-from llm_sidecar.prices import Size, cost_at_most, cost_nano_usd, prices
 from llm_sidecar.formats.base import Usage
+from llm_sidecar.prices import Size, cost_at_most, cost_nano_usd, prices
 
 TOKENS = st.integers(0, 10**9)
 DOLLARS = st.decimals(0, 99_999, places=9).map(lambda value: f"{value:f}")

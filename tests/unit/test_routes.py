@@ -10,9 +10,9 @@ import pytest
 
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.contract.provider_resource import Model, Pricing
-from llm_sidecar.prices import Size, prices
 from llm_sidecar.failover.routes import ConfiguredProvider, Routes, matches
 from llm_sidecar.formats.base import Usage
+from llm_sidecar.prices import Size, prices
 from llm_sidecar.providers.anthropic import AnthropicProvider
 from llm_sidecar.providers.base import Provider, ProviderSettings
 from llm_sidecar.providers.openai import OpenAIProvider

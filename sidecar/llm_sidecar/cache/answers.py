@@ -1,98 +1,152 @@
-"""Stored answers: how one lies in the store, and how it is put there and found again.
-
-An entry begins with one line of JSON (version, digest, content type, usage, when, what was left out), then the body's
-bytes as they came. Whatever does not read exactly like that is a miss.
-"""
+"""One team's answers: those found last in memory, all in the shared store. A store that is away makes misses."""
 
 from __future__ import annotations
 
-import time
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
-from llm_sidecar.contract.keys import cache_entry
-from llm_sidecar.formats.base import Usage
-from llm_sidecar.store import StoreUnavailable
+from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer, decode_entry, encode_entry
+from llm_sidecar.cache.memory import Memory
+from llm_sidecar.cache.streams.forms import replayed
+from llm_sidecar.contract import keys
+from llm_sidecar.store import Script, StoreUnavailable
 
 if TYPE_CHECKING:
-    from llm_sidecar.store import Store
+    from llm_sidecar.formats.base import ParsedRequest
+    from llm_sidecar.store import Reply, Store
 
-ENTRY_VERSION: Final = 2
-MAX_ENTRY_BYTES: Final = 1024 * 1024
-"""Larger answers are not kept: one would push many useful ones out of a small Redis."""
+FIND: Final = Script(name="find", source=(files("llm_sidecar.cache") / "lua" / "find.lua").read_text(encoding="utf-8"))
+ASIDE_BYTES: Final = 64 * 1024
+"""Packing and unpacking more than this would keep other requests waiting: a thread does it."""
+_SHARED_FIELDS: Final = (keys.CACHE_NOT_BEFORE, keys.CACHE_EPOCH_OF_TEAM)
+_KNOWN_FIELDS: Final = 4096
+
+Epochs = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class CachedAnswer:
-    """A complete plain answer with status 200."""
+class Place:
+    """Where an answer of one model of one provider lies."""
 
-    body: bytes
-    content_type: str
-    usage: Usage | None
-    stored_at: float
-    """Unix seconds."""
-    dropped: tuple[str, ...] = ()
-    """What had been left out of its request, or of it: see `RequestRecord.dropped`."""
+    digest: str
+    provider: str
+    """`NAMESPACE/NAME`."""
+    model: str
+    """As the provider calls it."""
 
     @property
-    def age_seconds(self) -> int:
-        """For the header `Age`."""
-        return max(0, int(time.time() - self.stored_at))
+    def fields(self) -> tuple[str, ...]:
+        """Of the hash of epochs, those that are about this answer beside all others'."""
+        return (*_fields(self.provider, self.model), keys.cache_epoch_of_key(self.digest))
 
 
-def encode_entry(digest: str, answer: CachedAnswer) -> bytes:
-    """The bytes that are stored."""
-    head = {
-        "version": ENTRY_VERSION,
-        "digest": digest,
-        "content_type": answer.content_type,
-        "usage": answer.usage,
-        "stored_at": answer.stored_at,
-        "bytes": len(answer.body),
-        "dropped": answer.dropped,
-    }
-    return orjson.dumps(head) + b"\n" + answer.body
+@lru_cache(maxsize=1024)
+def _fields(provider: str, model: str) -> tuple[str, str]:
+    return keys.cache_epoch_of_provider(provider), keys.cache_epoch_of_model(provider, model)
 
 
-def decode_entry(digest: str, entry: bytes) -> CachedAnswer | None:
-    """The answer, or None where the entry is of another version, for another request, or cut."""
-    head_bytes, newline, body = entry.partition(b"\n")
-    try:
-        head = orjson.loads(head_bytes)
-        if (head["version"], head["digest"], head["bytes"]) != (ENTRY_VERSION, digest, len(body)) or not newline:
-            return None
-        usage = Usage(**head["usage"]) if head["usage"] is not None else None
-        dropped = tuple(str(name) for name in head["dropped"])
-        return CachedAnswer(body, str(head["content_type"]), usage, float(head["stored_at"]), dropped)
-    except (ValueError, TypeError, KeyError):
-        return None
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look-up told."""
+
+    answer: CachedAnswer | None = None
+    epochs: tuple[Epochs, ...] = ()
+    """Of each place that was asked about: what its answer has to be stored under. Empty where nothing is known."""
+    not_before: float = 0.0
+
+
+NOTHING_FOUND: Final = Found()
 
 
 class AnswerCache:
-    """One team's answers in the shared store. A store that is away makes misses, never errors."""
+    """One team's answers."""
 
     def __init__(self, store: Store, team: str) -> None:
         self._store = store
         self._team = team
+        self._memory = Memory()
+        self._known: dict[str, int] = {}
+        """The latest number of each field. Once one changes, nothing that was found before is served any more."""
 
-    async def find(self, digest: str) -> CachedAnswer | None:
-        """The stored answer, or None."""
+    def remembered(self, place: Place) -> CachedAnswer | None:
+        """The answer at a place, if it was found a moment ago."""
+        return self._memory.get(place.digest)
+
+    async def find(self, places: Sequence[Place]) -> Found:
+        """The answer at the first place, and the epochs of all: one step at the store."""
+        first = places[0]
+        fields = [*_SHARED_FIELDS, *(field for place in places for field in place.fields)]
         try:
-            entry = await self._store.get(cache_entry(self._team, digest))
+            reply = await self._store.run(
+                FIND, (keys.cache_entry(self._team, first.digest), keys.cache_epochs(self._team)), fields
+            )
         except StoreUnavailable:
-            return None
-        return None if entry is None else decode_entry(digest, entry)
+            return NOTHING_FOUND
+        read = _read(reply, len(fields))
+        if read is None:
+            return NOTHING_FOUND
+        entry, numbers = read
+        self._learn(fields, numbers)
+        not_before, team = numbers[0], numbers[1]
+        epochs = tuple((team, *numbers[start : start + 3]) for start in range(len(_SHARED_FIELDS), len(numbers), 3))
+        if entry is None:
+            return Found(None, epochs, not_before)
+        if len(entry) < ASIDE_BYTES:
+            answer = decode_entry(self._team, first.digest, epochs[0], entry)
+        else:
+            answer = await asyncio.to_thread(decode_entry, self._team, first.digest, epochs[0], entry)
+        if answer is None or answer.asked_at < not_before:
+            return Found(None, epochs, not_before)
+        self._memory.put(first.digest, answer)
+        return Found(answer, epochs, not_before)
 
-    async def keep(self, digest: str, answer: CachedAnswer, *, ttl_seconds: int) -> bool:
-        """Store an answer; False where it was too large or the store is away."""
+    def _learn(self, fields: list[str], numbers: list[int]) -> None:
+        """Forget what is in memory as soon as it is heard of any purge: they are rare."""
+        known = self._known
+        if not known and not any(numbers):  # as nearly always
+            return
+        if len(known) > _KNOWN_FIELDS:  # models that a client types, and keys
+            known.clear()
+            self._memory.clear()
+        for field, number in zip(fields, numbers, strict=True):
+            if number != known.get(field, 0):
+                known[field] = number
+                self._memory.clear()
+
+    def stream(self, place: Place, answer: CachedAnswer, request: ParsedRequest) -> bytes | None:
+        """An answer as the stream that a request asks for; None where it cannot be one."""
+        options = request.document.get("stream_options")
+        asks_for_usage = isinstance(options, dict) and options.get("include_usage") is True
+        kind = (request.call.stream_is_json_array, asks_for_usage)
+        return self._memory.stream(place.digest, kind, lambda: replayed(request, answer.body))
+
+    async def keep(self, place: Place, epochs: Epochs, answer: CachedAnswer, *, kept_seconds: int) -> bool:
+        """Store an answer under the epochs that its request saw; False where it is too large or the store is away."""
         if len(answer.body) > MAX_ENTRY_BYTES:
             return False
+        if len(answer.body) < ASIDE_BYTES:
+            entry = encode_entry(self._team, place.digest, epochs, answer)
+        else:
+            entry = await asyncio.to_thread(encode_entry, self._team, place.digest, epochs, answer)
         try:
-            await self._store.set(
-                cache_entry(self._team, digest), encode_entry(digest, answer), ttl_seconds=ttl_seconds
-            )
+            await self._store.set(keys.cache_entry(self._team, place.digest), entry, ttl_seconds=kept_seconds)
         except StoreUnavailable:
             return False
         return True
+
+
+def _read(reply: Reply, number: int) -> tuple[bytes | None, list[int]] | None:
+    """Entry and numbers of what `find.lua` answered; None where it is anything else."""
+    if not isinstance(reply, list) or len(reply) != 2 or isinstance(reply[0], int | list):
+        return None
+    told = reply[1]
+    if not isinstance(told, list) or len(told) != number:
+        return None
+    try:
+        return reply[0], [0 if value is None else int(value) for value in told]  # type: ignore[arg-type]
+    except (ValueError, TypeError):  # somebody wrote a field by hand: nobody knows what holds
+        return None

@@ -5,26 +5,33 @@ A list of what may differ fails safe: a field or a header that nobody thought of
 
 from __future__ import annotations
 
-import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from llm_sidecar.cache.streams.forms import LONG_NUMBER
 from llm_sidecar.contract.names import API
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from llm_sidecar.formats.base import ParsedRequest
+    from llm_sidecar.formats.base import Call, ParsedRequest
 
-KEY_VERSION: Final = 2
+KEY_VERSION: Final = 3
 """Part of every key: raise it when the meaning of a key changes, and old entries are simply never found again."""
 
 DELIVERY_MEMBERS: Final = frozenset({"stream", "stream_options"})
 """Top-level members that say how an answer is delivered, never what it is."""
 
-IGNORED_MEMBERS: Final = DELIVERY_MEMBERS | {"user", "safety_identifier", "metadata", "prompt_cache_key"}
+IGNORED_MEMBERS: Final = DELIVERY_MEMBERS | {
+    "user",
+    "safety_identifier",
+    "metadata",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+}
 """With those that say on whose behalf; but not where the answer repeats them."""
 
 _ECHOING_APIS: Final = frozenset({API.OPENAI_RESPONSES})
@@ -34,11 +41,15 @@ IGNORED_HEADERS: Final = frozenset(
         "accept",
         "accept-encoding",
         "accept-language",
+        "anthropic-dangerous-direct-browser-access",
         "b3",
         "baggage",
+        "cache-control",
         "content-type",
         "date",
         "idempotency-key",
+        "newrelic",
+        "pragma",
         "priority",
         "sentry-trace",
         "traceparent",
@@ -50,48 +61,53 @@ IGNORED_HEADERS: Final = frozenset(
         "x-cloud-trace-context",
         "x-correlation-id",
         "x-goog-api-client",
+        "x-ms-client-request-id",
         "x-request-id",
+        "x-server-timeout",
     }
 )
 """Headers that tell who calls, from where, and for which trace; with those that begin with `IGNORED_PREFIXES`."""
 
-IGNORED_PREFIXES: Final = ("x-stainless-", "x-b3-", "x-datadog-")
+IGNORED_PREFIXES: Final = ("x-stainless-", "x-b3-", "x-datadog-", "sec-fetch-", "sec-ch-")
 
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
-"""Beyond 64 bits the parser rounds, and two different numbers would look the same."""
+_GEMINI_DELIVERY: Final = ("alt=", "$alt=", "%24alt=")
 
 
-def cache_digest(
-    request: ParsedRequest,
-    headers: Collection[tuple[str, str]],
-    query: str,
-    *,
-    place: tuple[object, ...],
-    model: str,
-) -> str | None:
-    """The digest under which an answer by `model` at `place` to this request is stored; None if it has none.
+def request_digest(request: ParsedRequest, headers: Collection[tuple[str, str]], query: str) -> bytes | None:
+    """What a request means, wherever it goes; None where that cannot be told for certain.
 
     `headers` are those that go on to the provider.
     """
-    if _LONG_NUMBER.search(request.body):
+    if LONG_NUMBER.search(request.body):
         return None
     ignored = DELIVERY_MEMBERS if request.call.api in _ECHOING_APIS else IGNORED_MEMBERS
     document = request.document
     meaning = [
-        KEY_VERSION,
         request.call.api,
-        request.call.path,
-        query,
-        place,
-        model,
-        sorted((name.lower(), value) for name, value in headers if _counts(name.lower())),
+        request.call.type,
+        *_place(request.call, query),
+        sorted([(lower, value) for name, value in headers if _counts(lower := name.lower())]),
         {name: document[name] for name in document if name not in ignored},
     ]
     try:
-        return sha256(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return sha256(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)).digest()
     except orjson.JSONEncodeError:  # nested deeper than it writes, though not deeper than it reads
         return None
 
 
+def cache_digest(request: bytes, *, place: tuple[object, ...], api: API, model: str) -> str:
+    """The digest under which an answer to a request is stored, of `model` at `place`, spoken to in `api`."""
+    return sha256(request + orjson.dumps([KEY_VERSION, place, api, model])).hexdigest()
+
+
+def _place(call: Call, query: str) -> tuple[str, str]:
+    """Path and query, without what only Gemini says there: how its answer is to be delivered."""
+    if call.api is not API.GEMINI or not (query or call.stream):
+        return call.path, query
+    told = [field for field in query.split("&") if not field.startswith(_GEMINI_DELIVERY)]
+    return call.path.replace(":streamGenerateContent", ":generateContent"), "&".join(told)
+
+
+@lru_cache(maxsize=512)
 def _counts(name: str) -> bool:
     return name not in IGNORED_HEADERS and not name.startswith(IGNORED_PREFIXES)

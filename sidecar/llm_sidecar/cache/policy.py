@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.contract.team_quota_resource import CachedGenerations
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm_sidecar.formats.base import ParsedRequest
+
+STALE_SECONDS: Final = 3600
+"""An answer stays in the store for so long after its time, for those who would rather have it than an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class CachePolicy:
 
     def allows(self, request: ParsedRequest) -> bool:
         """True where a stored answer may stand for a provider's."""
-        if request.stream or request.stateful:
+        if request.stateful or not request.repeatable:
             return False
         if request.call.type is not RequestType.GENERATION:
             return True
@@ -36,5 +39,9 @@ class CachePolicy:
                 return True
 
     def ttl_seconds(self, request_type: RequestType, provider_ttl_seconds: Mapping[RequestType, int]) -> int:
-        """How long an answer may be kept: the provider's time for its type, within the team's bound; 0 is never."""
+        """How long an answer is fresh: the provider's time for its type, within the team's bound; 0 is never."""
         return min(provider_ttl_seconds.get(request_type, 0), self.max_ttl_seconds)
+
+    def kept_seconds(self, ttl_seconds: int) -> int:
+        """How long the store has it. The team's bound is one for that, too: it may be what its data may not outlive."""
+        return max(ttl_seconds, min(ttl_seconds + STALE_SECONDS, self.max_ttl_seconds))

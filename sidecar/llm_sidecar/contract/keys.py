@@ -55,6 +55,34 @@ def cache_entry(team: str, digest: str) -> str:
     return f"{PREFIX}:{{{team}}}:cache:{digest}"
 
 
+CACHE_NOT_BEFORE: Final = "not_before"
+"""Field of `cache_epochs`: Unix seconds. What was asked for earlier is not served; it only ever grows."""
+CACHE_EPOCH_OF_TEAM: Final = "team"
+"""Field of `cache_epochs`: as those of the functions below, a number that purges count up (`HINCRBY … 1`)."""
+
+
+def cache_epochs(team: str) -> str:
+    """Hash of what purges have counted for a team. An entry names the numbers that it was asked for under, and is
+    served only while they are the same: a purge is one `HINCRBY`, and reaches answers that are still under way.
+    """
+    return f"{PREFIX}:{{{team}}}:cache-epochs"
+
+
+def cache_epoch_of_provider(provider: str) -> str:
+    """Field of `cache_epochs`: all answers of a provider (`NAMESPACE/NAME`)."""
+    return f"provider/{provider}"
+
+
+def cache_epoch_of_model(provider: str, model: str) -> str:
+    """Field of `cache_epochs`: all answers of one model of a provider, by the name that the provider knows."""
+    return f"model/{provider}/{model}"
+
+
+def cache_epoch_of_key(digest: str) -> str:
+    """Field of `cache_epochs`: one answer."""
+    return f"key/{digest}"
+
+
 def provider_reports(provider: str, window: int) -> str:
     """Hash of what proxies saw of a provider (`NAMESPACE/NAME`) in one window: field is the proxy, value its report."""
     return f"{PREFIX}:{{{provider}}}:provider:reports:{window}"

@@ -107,4 +107,6 @@ class ResponseHeader(StrEnum):
     """What could not be said to the provider that answered, and was harmless to leave out."""
     DOWNGRADED_FROM = "x-llm-sidecar-downgraded-from"
     """The model in whose stead a cheaper one answered, since a limit of the team is nearly used up."""
+    OUTPUT_CLAMPED = "x-llm-sidecar-output-clamped"
+    """The bound on output that the request was sent with, since it asked for more than its team allows, or for none."""
     REFUSED_BY = "x-llm-sidecar-refused-by"

@@ -1,39 +1,53 @@
-"""How an answer lies in the store."""
+"""One team's answers: in memory, in the store, and void after a purge."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from llm_sidecar.cache.answers import MAX_ENTRY_BYTES, AnswerCache, CachedAnswer, decode_entry, encode_entry
-from llm_sidecar.formats.base import Usage
+from llm_sidecar.cache import memory
+from llm_sidecar.cache.answers import FIND, NOTHING_FOUND, AnswerCache, Place
+from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer
+from llm_sidecar.contract import keys
 from llm_sidecar.store import Reply, Script, StoreUnavailable
 
-ANSWER = CachedAnswer(b'{"a":\n1}', "application/json; charset=utf-8", Usage(1, None, 0, 2, None), 1000.5)
+ANSWER = CachedAnswer(b'{"a":1}', "application/json", None, 1000.5, 60)
+PLACE = Place("d" * 64, "llm-system/openai", "gpt")
+OTHER = Place("e" * 64, "llm-system/groq", "llama")
 
 
 class Shelf:
-    """A store in memory, which can be away."""
+    """A store in memory, which can be away. Of scripts it knows `find` alone."""
+
+    available = True
 
     def __init__(self) -> None:
         self.entries: dict[str, tuple[bytes, int]] = {}
-        self.available = True
+        self.epochs: dict[str, dict[str, bytes]] = {}
+        self.looked = 0
+        self.answers: Any = None
 
     async def get(self, key: str) -> bytes | None:
-        self._check()
-        return self.entries.get(key, (None, 0))[0]
+        raise NotImplementedError
 
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        return [await self.get(key) for key in keys]
+    async def get_many(self, wanted: Sequence[str]) -> list[bytes | None]:
+        raise NotImplementedError
 
     async def set(self, key: str, value: bytes, *, ttl_seconds: int) -> None:
         self._check()
         self.entries[key] = (value, ttl_seconds)
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Reply:
-        raise NotImplementedError
+    async def run(self, script: Script, wanted: Sequence[str], arguments: Sequence[str | int | bytes]) -> Reply:
+        assert script is FIND
+        self._check()
+        self.looked += 1
+        if self.answers is not None:
+            reply: Reply = self.answers
+            return reply
+        epochs = self.epochs.get(wanted[1], {})
+        return [self.entries.get(wanted[0], (None, 0))[0], [epochs.get(str(field)) for field in arguments]]
 
     async def close(self) -> None:
         pass
@@ -42,70 +56,142 @@ class Shelf:
         if not self.available:
             raise StoreUnavailable("timeout")
 
-
-@pytest.mark.parametrize("answer", [ANSWER, CachedAnswer(b"", "", None, 0.0), CachedAnswer(bytes(256), "x", None, 1.0)])
-def test_what_is_written_is_read_again(answer: CachedAnswer) -> None:
-    assert decode_entry("d", encode_entry("d", answer)) == answer
-
-
-def test_an_entry_of_another_request_is_a_miss() -> None:
-    assert decode_entry("e", encode_entry("d", ANSWER)) is None
+    def purge(self, field: str, *, team: str = "ns/team") -> None:
+        hash_ = self.epochs.setdefault(keys.cache_epochs(team), {})
+        hash_[field] = str(int(hash_.get(field, b"0")) + 1).encode()
 
 
-def test_a_cut_entry_is_a_miss_wherever_it_is_cut() -> None:
-    entry = encode_entry("d", ANSWER)
-    assert all(decode_entry("d", entry[:length]) is None for length in range(len(entry)))
-    assert decode_entry("d", entry + b"x") is None
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b'"version":2', b'"version":3'),
-        (b'"version":2', b'"version":null'),
-        (b'"usage":{', b'"usage":{"new_kind":1,'),
-        (b'"stored_at":1000.5', b'"stored_at":"x"'),
-        (b'"stored_at"', b'"at"'),
-    ],
-)
-def test_an_entry_that_is_not_quite_ours_is_a_miss(old: bytes, new: bytes) -> None:
-    entry = encode_entry("d", ANSWER)
-    assert old in entry
-    assert decode_entry("d", entry.replace(old, new)) is None
+@pytest.fixture
+def cache(shelf: Shelf) -> AnswerCache:
+    return AnswerCache(shelf, "ns/team")
 
 
-@pytest.mark.parametrize("entry", [b"", b"\n", b"null\n", b"[]\n", b"{}\n", b"\xff\n", b"{}"])
-def test_garbage_is_a_miss(entry: bytes) -> None:
-    assert decode_entry("d", entry) is None
+async def keep(cache: AnswerCache, place: Place = PLACE, answer: CachedAnswer = ANSWER) -> bool:
+    found = await cache.find([place])
+    return await cache.keep(place, found.epochs[0], answer, kept_seconds=60)
 
 
-async def test_answers_are_kept_by_team_for_their_time() -> None:
-    shelf = Shelf()
-    cache = AnswerCache(shelf, "ns/team")
-    assert await cache.find("d") is None
-    assert await cache.keep("d", ANSWER, ttl_seconds=60)
-    assert await cache.find("d") == ANSWER
-    assert await AnswerCache(shelf, "ns/other").find("d") is None
+async def test_answers_are_kept_by_team_for_their_time(cache: AnswerCache, shelf: Shelf) -> None:
+    assert (await cache.find([PLACE])).answer is None
+    assert await keep(cache)
+    assert (await cache.find([PLACE])).answer == ANSWER
+    assert (await AnswerCache(shelf, "ns/other").find([PLACE])).answer is None
     [(key, (_, ttl_seconds))] = shelf.entries.items()
-    assert "{ns/team}" in key
+    assert key == keys.cache_entry("ns/team", PLACE.digest)
     assert ttl_seconds == 60
 
 
-async def test_a_store_that_is_away_makes_a_miss_and_no_error() -> None:
-    shelf = Shelf()
+async def test_another_teams_entry_under_our_key_is_a_miss(cache: AnswerCache, shelf: Shelf) -> None:
+    theirs = AnswerCache(shelf, "ns/other")
+    await keep(theirs)
+    [(_, entry)] = shelf.entries.items()
+    shelf.entries[keys.cache_entry("ns/team", PLACE.digest)] = entry
+    assert (await cache.find([PLACE])).answer is None
+
+
+async def test_a_store_that_is_away_makes_a_miss_and_no_error(cache: AnswerCache, shelf: Shelf) -> None:
     shelf.available = False
-    cache = AnswerCache(shelf, "ns/team")
-    assert await cache.find("d") is None
-    assert await cache.keep("d", ANSWER, ttl_seconds=60) is False
+    assert await cache.find([PLACE]) is NOTHING_FOUND
+    assert await cache.keep(PLACE, (0, 0, 0, 0), ANSWER, kept_seconds=60) is False
 
 
-async def test_what_is_too_large_is_not_kept() -> None:
-    shelf = Shelf()
-    answer = CachedAnswer(b"x" * (MAX_ENTRY_BYTES + 1), "", None, 0.0)
-    assert await AnswerCache(shelf, "t").keep("d", answer, ttl_seconds=60) is False
+@pytest.mark.parametrize(
+    "reply",
+    [1, b"x", [], [None], [None, None], [None, []], [1, [None] * 5], [None, [b"x"] * 5], [None, [[]] * 5]],
+)
+async def test_a_store_that_answers_something_else_makes_a_miss(cache: AnswerCache, shelf: Shelf, reply: Any) -> None:
+    shelf.answers = reply
+    assert await cache.find([PLACE]) is NOTHING_FOUND
+
+
+async def test_what_is_too_large_is_not_kept(cache: AnswerCache, shelf: Shelf) -> None:
+    large = CachedAnswer(b"x" * (MAX_ENTRY_BYTES + 1), "", None, 0.0, 60)
+    assert await keep(cache, answer=large) is False
     assert not shelf.entries
 
 
-def test_the_age_is_never_negative() -> None:
-    assert CachedAnswer(b"", "", None, time.time() + 100).age_seconds == 0
-    assert CachedAnswer(b"", "", None, time.time() - 100).age_seconds in {100, 101}
+async def test_what_is_large_is_kept_all_the_same(cache: AnswerCache) -> None:
+    """A thread packs and unpacks it."""
+    large = CachedAnswer(b"x" * MAX_ENTRY_BYTES, "", None, 0.0, 60)
+    assert await keep(cache, answer=large)
+    assert (await cache.find([PLACE])).answer == large
+
+
+FIELDS = [
+    "team",
+    "provider/llm-system/openai",
+    "model/llm-system/openai/gpt",
+    f"key/{PLACE.digest}",
+]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+async def test_a_purge_makes_what_is_stored_void(cache: AnswerCache, shelf: Shelf, field: str) -> None:
+    await keep(cache)
+    shelf.purge(field)
+    assert (await cache.find([PLACE])).answer is None
+    assert cache.remembered(PLACE) is None
+
+
+@pytest.mark.parametrize("field", FIELDS)
+async def test_an_answer_that_was_asked_for_before_a_purge_is_void_when_it_comes(
+    cache: AnswerCache, shelf: Shelf, field: str
+) -> None:
+    before = await cache.find([PLACE])
+    shelf.purge(field)
+    await cache.keep(PLACE, before.epochs[0], ANSWER, kept_seconds=60)
+    assert (await cache.find([PLACE])).answer is None
+    assert await keep(cache)
+    assert (await cache.find([PLACE])).answer == ANSWER
+
+
+@pytest.mark.parametrize(
+    "field", ["provider/llm-system/groq", "model/llm-system/openai/gpt-5", f"key/{OTHER.digest}", "unknown"]
+)
+async def test_a_purge_of_others_leaves_it_alone(cache: AnswerCache, shelf: Shelf, field: str) -> None:
+    await keep(cache)
+    shelf.purge(field)
+    assert (await cache.find([PLACE])).answer == ANSWER
+
+
+async def test_not_before_makes_older_answers_void(cache: AnswerCache, shelf: Shelf) -> None:
+    await keep(cache)
+    shelf.epochs[keys.cache_epochs("ns/team")] = {"not_before": b"1000"}
+    assert (await cache.find([PLACE])).answer == ANSWER
+    shelf.epochs[keys.cache_epochs("ns/team")] = {"not_before": b"1001"}
+    assert (await cache.find([PLACE])).answer is None
+
+
+async def test_a_look_up_tells_the_epochs_of_every_place(cache: AnswerCache, shelf: Shelf) -> None:
+    """Another candidate may answer: what it was asked under has to be known before."""
+    shelf.purge("team")
+    shelf.purge("provider/llm-system/groq")
+    found = await cache.find([PLACE, OTHER])
+    assert found.epochs == ((1, 0, 0, 0), (1, 1, 0, 0))
+    assert shelf.looked == 1
+
+
+async def test_what_was_found_is_remembered_for_a_moment(
+    cache: AnswerCache, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await keep(cache)
+    assert cache.remembered(PLACE) is None
+    await cache.find([PLACE])
+    assert cache.remembered(PLACE) == ANSWER
+    monkeypatch.setattr(memory, "LIFETIME_SECONDS", -1.0)
+    await cache.find([PLACE])
+    assert cache.remembered(PLACE) is None
+
+
+async def test_whoever_hears_of_a_purge_forgets_everything(cache: AnswerCache, shelf: Shelf) -> None:
+    """Also where the look-up that tells it was for something else."""
+    await keep(cache)
+    await cache.find([PLACE])
+    shelf.purge("team")
+    await cache.find([OTHER])
+    assert cache.remembered(PLACE) is None

@@ -1,0 +1,7 @@
+-- Many entries, and what purges have counted: in one step, so that none is older than another. What is no entry, or no
+-- hash, is nothing: an error would speak for the whole store.
+-- KEYS: the hash of epochs, the entries. ARGV: the fields of the hash.
+local entries = redis.call('MGET', unpack(KEYS, 2))
+local epochs = redis.pcall('HMGET', KEYS[1], unpack(ARGV))
+if epochs.err then epochs = false end
+return {entries, epochs}

@@ -85,7 +85,7 @@ def test_every_field_of_an_audit_line_is_listed() -> None:
     record.attempts.append(Attempt("provider", "answered", 200, 1.0))
     record.skipped.append(Skipped("provider", "model", "reason"))
     record.dropped.append("logprobs")
-    record.quota_remaining, record.cost_nano_usd = "daily=1", 1
+    record.quota_remaining, record.cost_nano_usd, record.cache_key = "daily=1", 1, "key"
     record.output_clamped_tokens = record.prompt_cache_marks = 1
     record.client_gone = record.interrupted = record.unbounded = True
     record.refused_limit, record.shadow_refused, record.downgraded_from = "daily", ("watched",), "gpt-5"

@@ -11,13 +11,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from tests.bench import report
 from tests.bench.children import BenchmarkFailed, Children, Cores
 from tests.bench.measure import DEFAULT_EFFORT, QUICK_EFFORT, Effort, measure, tell
-from tests.bench.results import DIRECT, Measurements
+from tests.bench.quotas import DEFAULT_QUOTA_EFFORT, QUICK_QUOTA_EFFORT, QuotaEffort, measure_quotas
+from tests.bench.results import BARE, DIRECT, EIGHT, QUOTA, Measurements
 from tests.bench.targets import MINIMAL, NAMES, start_surroundings
+
+QUOTAS: Final = "quotas"
+"""The quota figures, and the targets that they are told beside."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -30,9 +34,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         action="append",
-        choices=NAMES,
+        choices=(*NAMES, QUOTAS),
         metavar="NAME",
-        help=f"measure this target beside the upstream and the minimal proxy (again for more): {', '.join(NAMES)}",
+        help=f"measure this target beside the upstream and the minimal proxy (again for more): "
+        f"{', '.join(NAMES)}; or {QUOTAS}: the figures of quotas, with the targets they speak of",
     )
     return parser.parse_args(arguments)
 
@@ -42,11 +47,15 @@ def _stop(signal_number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + signal_number)
 
 
-def _run(names: Sequence[str], effort: Effort, cores: Cores) -> Measurements:
+def _run(names: Sequence[str], *, effort: Effort, quota_effort: QuotaEffort | None, cores: Cores) -> Measurements:
     with tempfile.TemporaryDirectory(prefix="llm-sidecar-bench-") as directory:
         children = Children(directory=Path(directory), cores=cores)
         try:
-            return measure(names, surroundings=start_surroundings(children), effort=effort)
+            found = measure(names, surroundings=start_surroundings(children), effort=effort)
+            if quota_effort is not None:
+                tell("quotas: scripts, a fleet on one team, round trips")
+                found.quotas = measure_quotas(children, effort=quota_effort)
+            return found
         finally:
             children.stop_all()
 
@@ -59,13 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, _stop)
     effort = QUICK_EFFORT if options.quick else DEFAULT_EFFORT
-    # Every figure is told against these two, so they always run along.
-    names = [name for name in NAMES if not options.only or name in {DIRECT, MINIMAL, *options.only}]
+    only = set(options.only or (*NAMES, QUOTAS))
+    quota_effort = QUICK_QUOTA_EFFORT if options.quick else DEFAULT_QUOTA_EFFORT
+    # Every figure is told against the first two, so they always run along.
+    wanted = {DIRECT, MINIMAL, *only, *((BARE, QUOTA, EIGHT) if QUOTAS in only else ())}
+    names = [name for name in NAMES if name in wanted]
     begin, load_average = time.monotonic(), os.getloadavg()[0]
     cores = Cores.of_this_machine()
     os.sched_setaffinity(0, cores.others)
     try:
-        found = _run(names, effort, cores)
+        found = _run(names, effort=effort, quota_effort=quota_effort if QUOTAS in only else None, cores=cores)
     except BenchmarkFailed as error:
         tell(f"the benchmark failed: {error}")
         return 1

@@ -17,6 +17,11 @@ def cpu_seconds(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
+def waited_seconds(process_id: int) -> float:
+    """Time for which the first thread of a process could have run, and others had its CPU."""
+    return int(Path(f"/proc/{process_id}/schedstat").read_text().split()[1]) / 1e9
+
+
 def resident_bytes(process_id: int) -> int:
     """Resident set size."""
     return int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * _PAGE_SIZE

@@ -13,6 +13,7 @@ from typing import Any, Final
 from tests.bench.figures import Aim, median_difference, median_ratio
 from tests.bench.measure import Effort
 from tests.bench.payloads import Kind
+from tests.bench.quota_report import quota_aims, quota_tables
 from tests.bench.results import (
     BARE,
     DIRECT,
@@ -20,6 +21,7 @@ from tests.bench.results import (
     FAILING_OVER,
     FAILOVER_SCENARIOS,
     PLAIN_SATURATED,
+    QUOTA,
     SCENARIOS,
     STREAM_SATURATED,
     TRANSLATED_SCENARIOS,
@@ -95,6 +97,7 @@ def aims(found: Measurements) -> list[Aim]:
         Aim(
             name="seconds from start to ready", figure=start.ready_seconds if start else None, bound=0.8, at_least=False
         ),
+        *quota_aims(found.quotas, ratio=_ratio(found, PLAIN_SATURATED, QUOTA, floor=BARE)),
     ]
 
 
@@ -112,6 +115,7 @@ def document(found: Measurements, *, machine: dict[str, Any], effort: Effort) ->
         "memory": {name: asdict(memory) for name, memory in found.memory.items()},
         "starts": {name: asdict(start) for name, start in found.starts.items()},
         "import_seconds": found.import_seconds,
+        "quotas": None if found.quotas is None else asdict(found.quotas),
         "aims": [asdict(aim) | {"verdict": aim.verdict} for aim in aims(found)],
         "samples": [asdict(sample) for sample in found.samples],
     }
@@ -123,6 +127,8 @@ def markdown(found: Measurements, *, machine: dict[str, Any], effort: Effort) ->
     for scenario in SCENARIOS:
         parts += [f"## {scenario.name[0].upper()}{scenario.name[1:]}", _scenario_table(found, scenario)]
     parts += _special_parts(found)
+    for one in () if found.quotas is None else quota_tables(found.quotas):
+        parts += [f"## {one.title}", one.text, table(one.heads, one.rows)]
     parts += ["## Memory, start, import", _memory_table(found), _start_table(found)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -247,10 +253,15 @@ def _figures(found: Measurements, scenario: Scenario, target: str) -> dict[str, 
 
 
 def _ratio(
-    found: Measurements, scenario: Scenario, target: str, *, figure: str = "requests_per_second"
+    found: Measurements,
+    scenario: Scenario,
+    target: str,
+    *,
+    figure: str = "requests_per_second",
+    floor: str = MINIMAL,
 ) -> float | None:
     values = found.column(figure, scenario=scenario.name, target=target)
-    floors = found.column(figure, scenario=scenario.name, target=MINIMAL)
+    floors = found.column(figure, scenario=scenario.name, target=floor)
     return median_ratio(values, floors=floors) if values and floors else None
 
 

@@ -8,9 +8,12 @@ from typing import Final
 
 from tests.bench.pairs import TRANSLATED, Pair
 from tests.bench.payloads import Kind
+from tests.bench.quota_results import QuotaFigures
 
 DIRECT: Final = "direct"
 BARE: Final = "sidecar bare"
+QUOTA: Final = "sidecar quota"
+EIGHT: Final = "sidecar 8 limits"
 TRANSLATING: Final = "sidecar translated"
 FAILING_OVER: Final = "sidecar failover"
 SPECIAL: Final = frozenset({TRANSLATING, FAILING_OVER})
@@ -125,6 +128,8 @@ class Measurements:
     memory: dict[str, Memory] = field(default_factory=dict)
     starts: dict[str, Start] = field(default_factory=dict)
     import_seconds: float | None = None
+    quotas: QuotaFigures | None = None
+    """None where the run left them out."""
 
     def column(self, figure: str, *, scenario: str, target: str) -> list[float]:
         """One figure of each round, in the order of the rounds."""

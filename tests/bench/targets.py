@@ -24,24 +24,25 @@ from tests.bench.children import (
     wait_until,
 )
 from tests.bench.fake_upstream import REFUSING_PATH
+from tests.bench.limits import LIMITS
 from tests.bench.pairs import TRANSLATED, Language
 from tests.bench.payloads import DELAYED_MODEL, MODEL, Kind, request_parts
-from tests.bench.results import BARE, DIRECT, FAILING_OVER, SPECIAL, TRANSLATING, Scenario
+from tests.bench.results import BARE, DIRECT, EIGHT, FAILING_OVER, QUOTA, SPECIAL, TRANSLATING, Scenario
 
 MINIMAL: Final = "minimal proxy"
 FULL: Final = "sidecar quota miss"
 """The variant that the aims speak of: one quota, and a cache that never has the answer."""
 
 NAMESPACE: Final = "bench"
-_HUGE: Final = 10**15
-"""A daily limit that no run reaches, yet every request is reserved and settled against."""
+_PRICING: Final = {"inputUSDPerMillionTokens": "0.25", "outputUSDPerMillionTokens": "2"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One way to configure the sidecar, and how its answers show that it did what it is measured for."""
 
-    quota: bool
+    limits: int
+    """How many the team's quota has; 0: there is none."""
     cache: bool
     repeated: bool = False
     """The same body each time, so that the cache has the answer."""
@@ -53,21 +54,20 @@ class Variant:
 
 
 VARIANTS: Final[Mapping[str, Variant]] = {
-    BARE: Variant(quota=False, cache=False),
-    "sidecar quota": Variant(quota=True, cache=False, expected_headers=("\r\nx-llm-sidecar-quota-remaining:",)),
+    BARE: Variant(limits=0, cache=False),
+    QUOTA: Variant(limits=1, cache=False, expected_headers=("\r\nx-llm-sidecar-quota-remaining:",)),
+    EIGHT: Variant(limits=8, cache=False, expected_headers=("\r\nx-llm-sidecar-quota-remaining:",)),
     FULL: Variant(
-        quota=True,
+        limits=1,
         cache=True,
         expected_headers=("\r\nx-llm-sidecar-quota-remaining:", "\r\nx-llm-sidecar-cache: miss\r\n"),
     ),
-    "sidecar hit": Variant(
-        quota=True, cache=True, repeated=True, expected_headers=("\r\nx-llm-sidecar-cache: hit\r\n",)
-    ),
+    "sidecar hit": Variant(limits=1, cache=True, repeated=True, expected_headers=("\r\nx-llm-sidecar-cache: hit\r\n",)),
     TRANSLATING: Variant(
-        quota=False, cache=False, translates=True, expected_headers=("\r\nx-llm-sidecar-provider: in-another-language",)
+        limits=0, cache=False, translates=True, expected_headers=("\r\nx-llm-sidecar-provider: in-another-language",)
     ),
     FAILING_OVER: Variant(
-        quota=False, cache=False, fails_over=True, expected_headers=("\r\nx-llm-sidecar-attempts: 2\r\n",)
+        limits=0, cache=False, fails_over=True, expected_headers=("\r\nx-llm-sidecar-attempts: 2\r\n",)
     ),
 }
 NAMES: Final = (DIRECT, MINIMAL, *VARIANTS)
@@ -115,7 +115,7 @@ def start_surroundings(children: Children) -> Surroundings:
     """Start the upstream and Redis."""
     upstream_port, redis_port = free_port(), free_port()
     upstream = children.start("upstream", module_command("fake_upstream", upstream_port))
-    redis = children.start("redis", _redis_command(redis_port, directory=children.directory))
+    redis = children.start("redis", redis_command(redis_port, directory=children.directory))
     wait_until(upstream, lambda: accepts(upstream_port), what="listening")
     wait_until(redis, lambda: accepts(redis_port), what="listening")
     return Surroundings(
@@ -123,7 +123,8 @@ def start_surroundings(children: Children) -> Surroundings:
     )
 
 
-def _redis_command(port: int, *, directory: Path) -> list[str]:
+def redis_command(port: int, *, directory: Path) -> list[str]:
+    """The command line of a Redis-compatible server that keeps nothing on disk."""
     options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": directory}
     return [str(get_binary_path()), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
@@ -162,10 +163,10 @@ def _start_sidecar(name: str, surroundings: Surroundings) -> Target:
     manifest.write_text(yaml.safe_dump_all(documents))
     port, admin_port = free_port(), free_port()
     # As the image starts it: without docstrings and assertions.
-    command = [sys.executable, "-OO", str(_program()), "run", "-f", str(manifest), "--no-token"]
+    command = [sys.executable, "-OO", str(program()), "run", "-f", str(manifest), "--no-token"]
     command += ["--port", str(port), "--admin-port", str(admin_port)]
     command += ["--redis", f"redis://127.0.0.1:{surroundings.redis_port}/0"]
-    if variant.quota or variant.cache:
+    if variant.limits or variant.cache:
         command += ["--team", f"{NAMESPACE}/{slug}"]
     begin = time.perf_counter()
     child = surroundings.children.start(slug, command, measured=True)
@@ -183,11 +184,12 @@ def _start_sidecar(name: str, surroundings: Surroundings) -> Target:
     )
 
 
-def _program() -> Path:
-    program = Path(sys.executable).with_name("llm-sidecar")
-    if not program.exists():
-        raise BenchmarkFailed("llm-sidecar is not installed beside this Python: run `make install`")
-    return program
+def program() -> Path:
+    """The sidecar, as it is installed beside this Python."""
+    found = Path(sys.executable).with_name("llm-sidecar")
+    if not found.exists():
+        raise BenchmarkFailed("llm-sidecar is not installed beside this Python: run `make setup`")
+    return found
 
 
 def _first_answer(child: Child, port: int) -> None:
@@ -204,7 +206,7 @@ def manifests(slug: str, *, variant: Variant, upstream_port: int) -> list[dict[s
         documents += _other_languages(base_url)
     if variant.fails_over:
         documents.append(_provider(cache=False, base_url=base_url + REFUSING_PATH, name="refusing", priority=0))
-    if variant.quota or variant.cache:
+    if variant.limits or variant.cache:
         documents.append(_team_quota(slug, variant=variant))
     return documents
 
@@ -219,7 +221,7 @@ def _provider(*, cache: bool, base_url: str, name: str = "bench", priority: int 
         "type": "OpenAI",
         "baseURL": f"{base_url}/v1",
         "credentials": {"secretKeyRef": {"name": "bench", "key": "api-key"}},
-        "models": [{"name": MODEL}, {"name": DELAYED_MODEL}],
+        "models": [{"name": name, "pricing": dict(_PRICING)} for name in (MODEL, DELAYED_MODEL)],
         "cache": {"ttlSeconds": {"generation": 3600 if cache else 0}},
         "priority": priority,
     }
@@ -251,8 +253,8 @@ def _other_languages(base_url: str) -> list[dict[str, Any]]:
 
 def _team_quota(slug: str, *, variant: Variant) -> dict[str, Any]:
     spec: dict[str, Any] = {"cache": {"generations": "All" if variant.cache else "None"}}
-    if variant.quota:
-        spec["limits"] = [{"name": "daily", "per": "Day", "tokens": _HUGE}]
+    if variant.limits:
+        spec["limits"] = list(LIMITS[variant.limits])
     return _resource("TeamQuota", name=slug, spec=spec)
 
 

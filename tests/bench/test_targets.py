@@ -19,5 +19,5 @@ def test_the_manifests_of_a_variant_are_what_a_user_may_write(variant: Variant, 
     assert len(config.providers) == 1 + 3 * variant.translates + variant.fails_over
     team = config.team
     assert (None if team is None else f"{team.namespace}/{team.name}") == (
-        f"{NAMESPACE}/slug" if variant.quota else None
+        f"{NAMESPACE}/slug" if variant.limits else None
     )

@@ -202,7 +202,6 @@ async def test_the_sequence_grows_so_that_proxies_know_a_store_that_lost_it(clie
     await adjust(client, _adjustment(amount=1))
 
 
-
 # --- what cannot be done
 
 

@@ -228,7 +228,11 @@ def test_check_names_file_line_field_and_fix(tmp_path: Path) -> None:
             (f"{provider}:14: spec.priorty: ", "unknown field", "did you mean priority?"),
             (f"{quota}:5: spec.limits[0].tokens: ", "greater than or equal to 1", "use a larger number"),
             (f"{quota}:5: spec.limits[1].per: ", "supported are Minute, Hour", "did you mean Day?"),
-            (f"{quota}:5: spec.limits[2]: ", "exactly one of requests, tokens, costUSD and concurrentRequests", "keep one of them"),
+            (
+                f"{quota}:5: spec.limits[2]: ",
+                "exactly one of requests, tokens, costUSD and concurrentRequests",
+                "keep one of them",
+            ),
         ),
         strict=True,
     ):

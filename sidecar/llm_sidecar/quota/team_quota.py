@@ -442,22 +442,25 @@ def _parse(reply: Reply) -> tuple[bytes, int, list[Reply]]:
 def _states(
     limits: tuple[QuotaLimit, ...], windows: list[WindowPair], figures: list[Reply], holds: list[Hold]
 ) -> list[LimitState]:
+    if len(figures) != 4 * len(limits):
+        raise StoreUnavailable("protocol")
     states: list[LimitState] = []
-    for position, (limit, pair, hold) in enumerate(zip(limits, windows, holds, strict=True)):
-        match figures[4 * position : 4 * position + 4]:
-            case [int(index), bytes(used), bytes(held), bytes(credit)]:
-                window = pair.following if index else pair.current
-                states.append(
-                    LimitState(
-                        limit=limit,
-                        counter=pair.counters[index],
-                        requested=hold.amount,
-                        used=max(0, int(used)),
-                        reserved=max(0, int(held)),
-                        credit=int(credit),
-                        resets_at_ms=window.end_ms,
-                    )
-                )
-            case _:
-                raise StoreUnavailable("protocol")
+    rows = iter(figures)
+    for limit, pair, hold, index, used, held, credit in zip(
+        limits, windows, holds, rows, rows, rows, rows, strict=True
+    ):
+        if not isinstance(used, bytes) or not isinstance(held, bytes) or not isinstance(credit, bytes):
+            raise StoreUnavailable("protocol")
+        window = pair.following if index else pair.current
+        states.append(
+            LimitState(
+                limit=limit,
+                counter=pair.counters[1 if index else 0],
+                requested=hold.amount,
+                used=max(0, int(used)),
+                reserved=max(0, int(held)),
+                credit=int(credit),
+                resets_at_ms=window.end_ms,
+            )
+        )
     return states

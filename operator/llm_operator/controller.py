@@ -19,6 +19,7 @@ from llm_operator.reconcile.key_check import Ask, ProviderAsker
 from llm_operator.reconcile.key_transport import AddressPolicy, api_server_addresses
 from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
+from llm_operator.reconcile.purge_store import RedisPurges
 from llm_operator.reconcile.report_reader import RedisReports
 from llm_operator.reconcile.state import Surroundings
 from llm_operator.reconcile.usage_reader import RedisUsages
@@ -73,6 +74,7 @@ async def serve(
     url, ca_bundle = settings.redis_url, settings.redis_ca_bundle
     reports = RedisReports(url, ca_bundle=ca_bundle) if url is not None else None
     usages = RedisUsages(url, ca_bundle=ca_bundle) if url is not None else None
+    purges = RedisPurges(url, ca_bundle=ca_bundle) if url is not None else None
     reconciler = Reconciler(
         Surroundings(
             kube=kube,
@@ -81,6 +83,7 @@ async def serve(
             probe=probe,
             reports=reports,
             usages=usages,
+            purges=purges,
             clock=loop.time,
             metrics=metrics,
         )

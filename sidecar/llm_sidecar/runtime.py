@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.cache.policy import CachePolicy
 from llm_sidecar.contract.config import ConfigRefused
+from llm_sidecar.contract.keys import NO_TEAM
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.contract.provider_resource import StreamUsage
 from llm_sidecar.contract.team_quota_resource import Optimization, Routing
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 SLOW_START_SECONDS: Final = 10.0
 """How long a recovered provider's traffic takes to be whole again, unless its circuit was to stay open for less."""
-NO_TEAM = "none"
-"""Label and store key of requests without a TeamQuota: never a valid `NAMESPACE/NAME`."""
 
 
 class UnusableConfig(ConfigRefused):

@@ -17,6 +17,7 @@ from llm_operator.reconcile.health import Probe, ProbeOutcome
 from llm_operator.reconcile.key_check import Verdict
 from llm_operator.reconcile.loop import Reconciler
 from llm_operator.reconcile.metrics import ControllerMetrics
+from llm_operator.reconcile.purge_store import Purges
 from llm_operator.reconcile.report_reader import Reports
 from llm_operator.reconcile.state import Surroundings
 from llm_operator.reconcile.usage_reader import Usages
@@ -44,6 +45,7 @@ class Cluster:
         """What a probe of a provider comes to, where it does not succeed."""
         self.reports: Reports | None = None
         self.usages: Usages | None = None
+        self.purges: Purges | None = None
         self.metrics = ControllerMetrics()
         self.reconciler: Reconciler | None = None
 
@@ -85,6 +87,7 @@ class Cluster:
             probe=self.probe,
             reports=self.reports,
             usages=self.usages,
+            purges=self.purges,
             clock=clock,
             now=just_now,
             metrics=self.metrics,
@@ -122,6 +125,15 @@ class Cluster:
     def _resource(self, kind: Kind, namespace: str, name: str, spec: Document) -> None:
         metadata = {"namespace": namespace, "name": name}
         self.kube.put(kind, {"apiVersion": GROUP_VERSION, "kind": kind.name, "metadata": metadata, "spec": spec})
+
+    def annotate(self, kind: Kind, namespace: str, name: str, **annotations: str) -> None:
+        """What `kubectl annotate --overwrite` does."""
+        document = self.kube.get_now(kind, namespace, name)
+        assert document is not None
+        document["metadata"].setdefault("annotations", {}).update(
+            {f"llm-sidecar.io/{key.replace('_', '-')}": value for key, value in annotations.items()}
+        )
+        self.kube.put(kind, document)
 
     def secret(
         self,

@@ -137,6 +137,7 @@ class Reconciler:
                 group.create_task(self._resync_for_ever())
                 group.create_task(self._statuses.watch_health())
                 group.create_task(self._statuses.watch_usage())
+                group.create_task(self._statuses.carry_out_purges())
         finally:
             await self._statuses.close()
             await self._secrets.close()

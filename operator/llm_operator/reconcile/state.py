@@ -15,6 +15,7 @@ from llm_operator.reconcile.marking import Work
 from llm_operator.reconcile.metrics import ControllerMetrics
 from llm_operator.reconcile.objects import Claim
 from llm_operator.reconcile.provider_checks import Outcome
+from llm_operator.reconcile.purge_store import Purges
 from llm_operator.reconcile.queue import WorkQueue
 from llm_operator.reconcile.report_reader import Reports
 from llm_operator.reconcile.selection import Rules
@@ -38,6 +39,8 @@ class Surroundings:
     """None: there is no Redis to read them from."""
     usages: Usages | None = None
     """The same."""
+    purges: Purges | None = None
+    """The same, for cached answers."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from llm_operator.kube import EVENT, LLM_PROVIDER, SECRET, TEAM_QUOTA, ApiError
 from llm_operator.reconcile.alerts import alert_event
+from llm_operator.reconcile.cache_purges import CachePurger
 from llm_operator.reconcile.credentials import Credentials, CredentialsProblem, resolve
 from llm_operator.reconcile.health import remembered
 from llm_operator.reconcile.health_keeper import HealthKeeper
@@ -57,6 +58,13 @@ class StatusReconciler:
             metrics=self._metrics,
             on_change=lambda key: state.mark([team_work(key)]),
         )
+        self._purger = CachePurger(
+            surroundings.purges,
+            kube=self._kube,
+            teams=state.store.teams.values,
+            timestamp=surroundings.timestamp,
+            on_done=lambda kind, key: state.mark([provider_work(key) if kind == LLM_PROVIDER else team_work(key)]),
+        )
         self._timestamp = surroundings.timestamp
         self._shared_namespaces = surroundings.settings.provider_namespaces
         self._pending_since: dict[Work, float] = {}
@@ -69,16 +77,22 @@ class StatusReconciler:
         """Read what teams used, for as long as the loop runs."""
         await self._usage.run()
 
+    async def carry_out_purges(self) -> None:
+        """Purge cached answers where an annotation asks for it, for as long as the loop runs."""
+        await self._purger.run()
+
     def forget(self, key: Key) -> None:
         """This provider is no more: it need not be asked about its key, nor watched."""
         self._checker.forget(key)
         self._health.forget(key)
+        self._purger.forget(LLM_PROVIDER, key)
 
     async def close(self) -> None:
         """Ask no more."""
         await self._checker.close()
         await self._health.close()
         await self._usage.close()
+        await self._purger.close()
 
     async def reconcile_provider(self, key: Key) -> None:
         """Look at an LLMProvider."""
@@ -86,6 +100,7 @@ class StatusReconciler:
         if provider is None:
             self.forget(key)
             return
+        purged = self._purger.fields(LLM_PROVIDER, provider)
         credentials = await self._credentials(provider)
         verdict = self._verdict(provider, credentials)
         health = self._health_of(provider, credentials)
@@ -93,7 +108,7 @@ class StatusReconciler:
         facts = ProviderFacts(
             provider=provider, credentials=credentials, verdict=verdict, health=health, publishing=publishing
         )
-        await self._writer.write(LLM_PROVIDER, provider, provider_conditions(facts))
+        await self._writer.write(LLM_PROVIDER, provider, provider_conditions(facts), figures=purged)
         turned = self._health.turned(key)
         if turned is not None:
             await self._writer.tell(LLM_PROVIDER, provider, turned)
@@ -102,7 +117,9 @@ class StatusReconciler:
         """Look at a TeamQuota."""
         team = self._state.store.teams.get(key)
         if team is None:
+            self._purger.forget(TEAM_QUOTA, key)
             return
+        purged = self._purger.fields(TEAM_QUOTA, team)
         claims = {claim for claim in self._state.claims() if claim.team_key == key}
         picture = self._usage.picture(team)
         facts = TeamFacts(
@@ -113,7 +130,7 @@ class StatusReconciler:
             usage=picture,
         )
         pending = self._usage.pending(key)
-        figures = usage_fields(picture) | await self._told_alerts(team, pending)
+        figures = purged | usage_fields(picture) | await self._told_alerts(team, pending)
         await self._writer.write(TEAM_QUOTA, team, team_conditions(facts), figures=figures)
         self._usage.told(key, pending)
 

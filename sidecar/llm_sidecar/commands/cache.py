@@ -10,6 +10,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from llm_sidecar.contract.keys import NO_TEAM
+
 if TYPE_CHECKING:
     from llm_sidecar.cache.purge import Purge
 
@@ -21,8 +23,6 @@ _IDENTITY: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9-]
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _AGE: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 _UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-NO_TEAM: Final = "none"
-"""How pods without a TeamQuota are called in the store."""
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -74,6 +74,24 @@ _STATUS: Final[JSONSchema] = {
                 },
             },
         },
+        "cachePurged": {
+            "type": "object",
+            "description": "The last purge of cached answers that the annotation llm-sidecar.io/purge-cache asked for.",
+            "required": ["value", "at"],
+            "properties": {
+                "value": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 64,
+                    "description": "The annotation's value that was carried out.",
+                },
+                "at": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "When every team's answers had been purged.",
+                },
+            },
+        },
     },
 }
 

@@ -10,6 +10,10 @@ from typing import Final
 PREFIX: Final = "llm-sidecar:v1"
 
 
+NO_TEAM: Final = "none"
+"""The team of pods without a TeamQuota, in keys and metrics. No TeamQuota's name is like that: it has a slash."""
+
+
 def quota_counters(team: str) -> str:
     """Hash of a team's counters. `team` is `NAMESPACE/NAME`."""
     return f"{PREFIX}:{{{team}}}:quota:counters"
@@ -81,6 +85,11 @@ def cache_epoch_of_model(provider: str, model: str) -> str:
 def cache_epoch_of_key(digest: str) -> str:
     """Field of `cache_epochs`: one answer."""
     return f"key/{digest}"
+
+
+def cache_purged_for(kind: str, name: str) -> str:
+    """Field of `cache_epochs`: the last value of a resource's purge annotation that was carried out for this team."""
+    return f"purged-for/{kind}/{name}"
 
 
 def provider_reports(provider: str, window: int) -> str:

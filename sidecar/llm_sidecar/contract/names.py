@@ -32,6 +32,9 @@ STATUS_ANNOTATION: Final = f"{API_GROUP}/status"
 CONFIG_HASH_ANNOTATION: Final = f"{API_GROUP}/config-hash"
 """What the controller touches, so that the kubelet looks at the Secret at once."""
 
+PURGE_CACHE_ANNOTATION: Final = f"{API_GROUP}/purge-cache"
+"""On an LLMProvider or a TeamQuota: each new value has the controller purge its cached answers once."""
+
 CREDENTIALS_LABEL: Final = f"{API_GROUP}/credentials"
 """On a Secret, with the value `true`: its owner lets the controller read it."""
 CONFIG_SECRET_TYPE: Final = f"{API_GROUP}/config"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Coroutine, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from llm_sidecar.cache.answers import NOTHING_FOUND, Found, Place
+from llm_sidecar.cache.answers import ASIDE_BYTES, NOTHING_FOUND, Found, Place
 from llm_sidecar.cache.directives import NO_DIRECTIVES, cache_directives
 from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer
 from llm_sidecar.cache.key import cache_digest, request_digest
@@ -154,12 +154,14 @@ class CacheTurn:
         return None
 
     async def keep(
-        self, candidate: Candidate, content_type: str, make: Callable[[], bytes | None], usage: Usage | None
+        self, candidate: Candidate, content_type: str, made: bytes | RecordingObserver, usage: Usage | None
     ) -> bool:
-        """Store the answer that `make` gives, if it is complete; True if it is stored now."""
+        """Store a plain answer, or the one that a stream was, if it is complete; True if it is stored now."""
         seen = self.seen(candidate)
-        body = make() if seen is not None else None
-        if self._cache is None or seen is None or body is None or len(body) > MAX_ENTRY_BYTES:
+        if self._cache is None or seen is None:
+            return False
+        body = await _plain(made)
+        if body is None or len(body) > MAX_ENTRY_BYTES:
             return False
         wire, call = FORMATS[self._parsed.call.api], self._parsed.call
         if not wire.is_complete(call, body):
@@ -181,6 +183,15 @@ class CacheTurn:
         return Place(digest, configured.identity, model)
 
 
+async def _plain(made: bytes | RecordingObserver) -> bytes | None:
+    """The plain answer. Of a long stream, a thread makes it: it would keep other requests waiting."""
+    if isinstance(made, bytes):
+        return made
+    if made.size_bytes < ASIDE_BYTES:
+        return made.plain_answer()
+    return await asyncio.to_thread(made.plain_answer)
+
+
 class Keeping:
     """Stores answers without keeping their applications waiting."""
 
@@ -192,24 +203,24 @@ class Keeping:
         if answer.status != 200 or turn.seen(candidate) is None:
             return None
         content_type = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
-        return self._start(turn, candidate, content_type, lambda: answer.body, answer.usage)
+        return self._start(turn, candidate, content_type, answer.body, answer.usage)
 
     def stream(self, turn: CacheTurn, candidate: Candidate, opened: OpenStream) -> asyncio.Task[bool] | None:
         """Store the plain answer that a stream was, once it has ended; None where it may not be."""
         observer = opened.observer
         if opened.status != 200 or not isinstance(observer, RecordingObserver) or not observer.is_whole:
             return None
-        return self._start(turn, candidate, _JSON, observer.plain_answer, observer.usage)
+        return self._start(turn, candidate, _JSON, observer, observer.usage)
 
     def _start(
         self,
         turn: CacheTurn,
         candidate: Candidate,
         content_type: str,
-        make: Callable[[], bytes | None],
+        made: bytes | RecordingObserver,
         usage: Usage | None,
     ) -> asyncio.Task[bool]:
-        return self.start(turn.keep(candidate, content_type, make, usage))
+        return self.start(turn.keep(candidate, content_type, made, usage))
 
     def start(self, storing: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
         """Let something be stored."""

@@ -93,7 +93,7 @@ class Pipeline:
             if isinstance(reply, web.Response):
                 body = reply.body
                 if isinstance(body, bytes) and len(body) > SMALL_BYTES and request.method != HTTPMethod.HEAD:
-                    if record.cache == "hit":
+                    if record.cache in {"hit", "stale"}:
                         exchange.held.take(len(body))  # a provider's answer was counted while it was read
                     await send_whole(request, reply, body, record)
             return reply

@@ -122,7 +122,7 @@ class AnswerCache:
         options = request.document.get("stream_options")
         asks_for_usage = isinstance(options, dict) and options.get("include_usage") is True
         kind = (request.call.stream_is_json_array, asks_for_usage)
-        return self._memory.stream(place.digest, kind, lambda: replayed(request, answer.body))
+        return self._memory.stream(place.digest, answer, kind, lambda: replayed(request, answer.body))
 
     async def keep(self, place: Place, epochs: Epochs, answer: CachedAnswer, *, kept_seconds: int) -> bool:
         """Store an answer under the epochs that its request saw; False where it is too large or the store is away."""
@@ -144,6 +144,8 @@ def _read(reply: Reply, number: int) -> tuple[bytes | None, list[int]] | None:
     if not isinstance(reply, list) or len(reply) != 2 or isinstance(reply[0], int | list):
         return None
     told = reply[1]
+    if told == 0:  # nothing was ever purged
+        return reply[0], [0] * number
     if not isinstance(told, list) or len(told) != number:
         return None
     try:

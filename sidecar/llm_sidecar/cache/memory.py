@@ -56,16 +56,18 @@ class Memory:
 
     def put(self, digest: str, answer: CachedAnswer) -> None:
         """Remember an answer, and forget those that were not asked for longest."""
+        self._remove(digest)
         if len(answer.body) > MAX_REMEMBERED_BYTES:
             return
-        self._remove(digest)
         self._answers[digest] = kept = Remembered(answer, self._clock() + LIFETIME_SECONDS)
         self._grow(kept.size_bytes)
 
-    def stream(self, digest: str, kind: tuple[bool, bool], make: Callable[[], bytes | None]) -> bytes | None:
-        """An answer as a stream of some kind, made once for as long as the answer is remembered."""
+    def stream(
+        self, digest: str, answer: CachedAnswer, kind: tuple[bool, bool], make: Callable[[], bytes | None]
+    ) -> bytes | None:
+        """An answer as a stream of some kind, made once for as long as this very answer is remembered."""
         found = self._answers.get(digest)
-        if found is None:
+        if found is None or found.answer is not answer:
             return make()
         made = found.streams.get(kind) or make()
         if made is not None and kind not in found.streams:

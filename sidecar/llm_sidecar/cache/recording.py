@@ -83,6 +83,11 @@ class RecordingObserver:
         self._pieces = None
 
     @property
+    def size_bytes(self) -> int:
+        """Of the stream."""
+        return self._size_bytes
+
+    @property
     def is_whole(self) -> bool:
         """True where the stream came to its end, and all of it is here."""
         return self._pieces is not None and self._observer.ended and self._observer.error is None

@@ -102,11 +102,29 @@ async def test_a_store_that_is_away_makes_a_miss_and_no_error(cache: AnswerCache
 
 @pytest.mark.parametrize(
     "reply",
-    [1, b"x", [], [None], [None, None], [None, []], [1, [None] * 5], [None, [b"x"] * 5], [None, [[]] * 5]],
+    [
+        1,
+        b"x",
+        [],
+        [None],
+        [None, None],
+        [None, []],
+        [1, [None] * 5],
+        [None, [b"x"] * 5],
+        [None, 1],
+        [None, [[]] * 5],
+    ],
 )
 async def test_a_store_that_answers_something_else_makes_a_miss(cache: AnswerCache, shelf: Shelf, reply: Any) -> None:
     shelf.answers = reply
     assert await cache.find([PLACE]) is NOTHING_FOUND
+
+
+async def test_a_team_that_never_purged_anything_is_at_the_beginning_of_all_epochs(
+    cache: AnswerCache, shelf: Shelf
+) -> None:
+    shelf.answers = [None, 0]
+    assert (await cache.find([PLACE, OTHER])).epochs == ((0, 0, 0, 0), (0, 0, 0, 0))
 
 
 async def test_what_is_too_large_is_not_kept(cache: AnswerCache, shelf: Shelf) -> None:

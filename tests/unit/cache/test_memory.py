@@ -65,11 +65,11 @@ def test_a_stream_is_made_once() -> None:
         return b"stream"
 
     kind = (False, True)
-    assert memory.stream("a", kind, make) == b"stream"  # not remembered: made each time
+    assert memory.stream("a", ANSWER, kind, make) == b"stream"  # not remembered: made each time
     memory.put("a", ANSWER)
-    assert [memory.stream("a", kind, make) for _ in range(3)] == [b"stream"] * 3
+    assert [memory.stream("a", ANSWER, kind, make) for _ in range(3)] == [b"stream"] * 3
     assert len(made) == 2
-    assert memory.stream("a", (False, False), lambda: None) is None
+    assert memory.stream("a", ANSWER, (False, False), lambda: None) is None
     assert memory.size_bytes == 100 + OVERHEAD_BYTES + 6
 
 
@@ -86,8 +86,18 @@ def test_it_is_never_larger_than_its_bound(steps: list[tuple[str, int, str]]) ->
         elif step == "get":
             memory.get(digest)
         elif step == "stream":
-            memory.stream(digest, (False, False), lambda: bytes(size_bytes))  # noqa: B023 - called at once
+            memory.stream(digest, memory.get(digest) or ANSWER, (False, False), lambda: bytes(size_bytes))  # noqa: B023 - called at once
         else:
             memory.clear()
         assert memory.size_bytes <= 6000
         assert (memory.size_bytes == 0) == (len(memory) == 0)
+
+
+def test_a_stream_is_never_that_of_an_earlier_answer() -> None:
+    memory = Memory()
+    kind = (False, False)
+    for body in (b"x", bytes(MAX_REMEMBERED_BYTES + 1)):
+        answer = replace(ANSWER, body=body)
+        memory.put("a", answer)
+        assert memory.stream("a", answer, kind, lambda: b"of %d" % len(body)) == b"of %d" % len(body)  # noqa: B023
+    assert memory.get("a") is None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llm_sidecar.quota.reservation import UsageSource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LedgerEntry:
     """One settled request. Its words stand in the order in which `settle.lua` names them."""
 

@@ -57,7 +57,7 @@ class QuotaStoreUnavailable(Exception):
         """Under `LocalShare`, why this sidecar's own share does not do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LimitState:
     """What the store told of one limit, without the request itself."""
 

@@ -14,7 +14,7 @@ from llm_sidecar.contract.names import API
 from llm_sidecar.formats import anthropic_errors, gemini_errors, openai_errors
 from llm_sidecar.formats.base import StreamError
 from llm_sidecar.formats.retry_hints import Headers, RetryHeaders
-from llm_sidecar.formats.told_error import ToldError, kind_of_foreign, kind_of_status
+from llm_sidecar.formats.told_error import ToldError, kind_of_foreign, kind_of_status, word
 
 _GEMINI = frozenset({API.GEMINI})
 _ANTHROPIC = frozenset({API.ANTHROPIC_MESSAGES})
@@ -43,7 +43,7 @@ def _read(
         return ToldError(status, kind_of_status(status))
     # OpenAI's errors have a `code` where Anthropic's have none, also where both are wrapped alike (events of streams).
     is_anthropic = outer.get("type") == "error" and outer.get("error") is error and "code" not in error
-    if error.get("status") in gemini_errors.CANONICAL or (api in _GEMINI and not is_anthropic):
+    if word(error.get("status")) in gemini_errors.CANONICAL or (api in _GEMINI and not is_anthropic):
         return gemini_errors.read_error(error, status, hints)
     if is_anthropic or api in _ANTHROPIC:
         return anthropic_errors.read_error(error, status, hints)

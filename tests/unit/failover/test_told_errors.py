@@ -655,3 +655,7 @@ def test_no_answer_is_too_odd_to_be_understood(
 def test_a_status_speaks_where_a_body_says_nothing(api: API, status: int, kind: Kind) -> None:
     told = read(api, status, b"{}", {})
     assert (told.kind, told.code, told.message) == (kind, "", "")
+
+
+def test_a_status_that_is_no_word_is_no_status() -> None:
+    assert read_error(API.OPENAI_CHAT, 400, (), b'{"status":[]}', now_seconds=NOW).kind is Kind.INVALID_REQUEST

@@ -457,7 +457,8 @@ def test_a_store_url_that_is_none_ends_the_start_with_the_reason(tmp_path: Path)
     path = tmp_path / "file.yaml"
     path.write_text((PROVIDER % "http://127.0.0.1:1") + SECRET)
     code, told = ended(run(["run", "-f", str(path), "--redis", "nonsense://u:password@h", "--port", "0"]))
-    assert code == 1
+    assert code == 2
+    assert "argument --redis: the store's URL must begin with" in told
     assert "Traceback" not in told
     assert "password" not in told
 

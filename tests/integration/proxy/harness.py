@@ -238,7 +238,8 @@ class Reply:
     @property
     def code(self) -> str:
         """The stable code of an error of ours, wherever its API puts it; and it must be in that shape."""
-        error = self.json()["error"]
+        body = self.json()
+        error = (body[0] if isinstance(body, list) else body)["error"]
         assert self.headers["x-llm-sidecar-refused-by"] == "llm-sidecar"
         if "status" in error:  # Gemini
             assert error["code"] == self.status

@@ -21,12 +21,14 @@ STATUSES: Final = {"rate-limited": 429, "bad-request": 400, "overloaded": 503}
 KEEPS: Final = {
     API.OPENAI_CHAT: {API.GEMINI},
     API.OPENAI_RESPONSES: {API.OPENAI_RESPONSES, API.ANTHROPIC_MESSAGES, API.GEMINI},
-    API.ANTHROPIC_MESSAGES: {API.ANTHROPIC_MESSAGES, API.GEMINI},
+    API.ANTHROPIC_MESSAGES: {API.OPENAI_RESPONSES, API.ANTHROPIC_MESSAGES, API.GEMINI},
     API.GEMINI: {API.GEMINI},
 }
 """Whose signatures an application's language has a place for, and gives back. Chat has one for Gemini's calls, as
 Google offers it; Gemini has none for others."""
 SIGNS: Final = {API.ANTHROPIC_MESSAGES, API.GEMINI}
+ASKS_FOR_REASONING: Final = {API.OPENAI_RESPONSES, API.ANTHROPIC_MESSAGES}
+"""OpenAI's responses sign only where that is asked for: by the application, or for one that can give it back."""
 SIGNED: Final = ("signature", "thoughtSignature", "encrypted_content")
 
 
@@ -93,8 +95,8 @@ def test_what_a_provider_signed_comes_back_to_it(world: World, client: API, prov
         asking.give_results(RESULT)
     signatures = _signatures(world)
     comes_back = [signature in json.dumps(world.asked[1]["body"]) for signature in signatures]
-    # OpenAI's chat signs nothing, and its responses only for those who ask for it in its own language.
-    assert bool(signatures) is (provider in SIGNS or client is provider is API.OPENAI_RESPONSES)
+    asked_for = provider is API.OPENAI_RESPONSES and client in ASKS_FOR_REASONING
+    assert bool(signatures) is (provider in SIGNS or asked_for)
     assert comes_back == [provider in KEEPS[client]] * len(signatures)
 
 

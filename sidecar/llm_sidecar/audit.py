@@ -69,6 +69,19 @@ def _add_what_happened(fields: dict[str, Any], record: RequestRecord) -> None:
         _add_quota(fields, record)
     if record.cost_nano_usd is not None:
         fields["cost_nano_usd"] = record.cost_nano_usd
+    if (
+        record.dropped
+        or record.output_clamped_tokens
+        or record.prompt_cache_marks
+        or record.sdk_retry_count
+        or record.client_gone
+        or record.interrupted
+    ):
+        _add_rarities(fields, record)
+
+
+def _add_rarities(fields: dict[str, Any], record: RequestRecord) -> None:
+    """What few requests have."""
     further = (
         ("dropped", record.dropped),
         ("output_clamped_tokens", record.output_clamped_tokens),

@@ -46,6 +46,7 @@ class CacheTurn:
         "_parsed",
         "_request",
         "_stale",
+        "may_be_kept",
     )
 
     def __init__(self, exchange: Exchange, parsed: ParsedRequest, candidates: Sequence[Candidate]) -> None:
@@ -64,6 +65,8 @@ class CacheTurn:
             self._request = request_digest(parsed, exchange.headers, exchange.query)
         self._first: Place | None = None
         """Of an answer by the first candidate; None where the cache may not serve it."""
+        self.may_be_kept = self._request is not None
+        """True where an answer may be stored, if it is complete, and its provider allows it."""
         if self._request is not None:
             self._first = self._place(candidates[0])
             exchange.keeps_answer = True
@@ -200,7 +203,7 @@ class Keeping:
 
     def plain(self, turn: CacheTurn, candidate: Candidate, answer: PlainAnswer) -> asyncio.Task[bool] | None:
         """Store a plain answer, under the one who gave it; None where it may not be."""
-        if answer.status != 200 or turn.seen(candidate) is None:
+        if not turn.may_be_kept or answer.status != 200 or turn.seen(candidate) is None:
             return None
         content_type = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
         return self._start(turn, candidate, content_type, answer.body, answer.usage)

@@ -70,19 +70,17 @@ class Prepared:
 
     def attempt(self, provider: Provider, held: Held) -> Coroutine[Any, Any, Answer]:
         """Send it, and wait until it is certain whether this is the answer. Raises `AttemptFailed`."""
-        if self.translated is not None:
-            return self._attempt_translated(provider, held, self.translated)
-        return self._attempt(provider, held)
-
-    def _attempt(self, provider: Provider, held: Held) -> Coroutine[Any, Any, Answer]:
         # Not `async`: each coroutine around another one costs at every wait.
         parsed = self.parsed
+        attempt: Coroutine[Any, Any, Answer]
         if parsed.stream:
-            return attempt_stream(provider, self._request, parsed, self.wire, held, observe=self._observe)
-        return attempt_plain(provider, self._request, parsed, self.wire, held)
+            attempt = attempt_stream(provider, self._request, parsed, self.wire, held, observe=self._observe)
+        else:
+            attempt = attempt_plain(provider, self._request, parsed, self.wire, held)
+        return attempt if self.translated is None else self._bring_back(attempt, self.translated)
 
-    async def _attempt_translated(self, provider: Provider, held: Held, translated: TranslatedCall) -> Answer:
-        answer = await self._attempt(provider, held)
+    async def _bring_back(self, attempt: Coroutine[Any, Any, Answer], translated: TranslatedCall) -> Answer:
+        answer = await attempt
         if isinstance(answer, OpenStream):
             return replace(answer, headers=translated.stream_headers)
         return _brought_back(answer, translated)
@@ -129,7 +127,7 @@ class Preparing:
         if is_native:  # without what other providers gave the application to keep for them
             return self._as_it_is(candidate, translated.parsed)
         parsed, encoded = translated.parsed, translated.encoded
-        marks = self._marks(candidate, parsed)
+        marks = self._marks(candidate, parsed) if self._marks_prefixes else []
         body = apply_splices(parsed.body, marks)
         request = ProviderRequest("POST", encoded.path, encoded.query, translated.headers, body)
         return Prepared(
@@ -138,23 +136,17 @@ class Preparing:
             translated.wire,
             translated=translated,
             cache_marks=number_of_marks(marks),
-            recorded_in=self._recorded_in,
+            recorded_in=self._exchange.held if self._exchange.keeps_answer else None,
         )
-
-    @property
-    def _recorded_in(self) -> Held | None:
-        return self._exchange.held if self._exchange.keeps_answer else None
 
     def _marks(self, candidate: Candidate, parsed: ParsedRequest) -> list[Splice]:
         """For the provider's own cache, in its language."""
-        if not self._marks_prefixes:
-            return []
         return cache_marks(parsed, model=candidate.answering_model(self._parsed.model))
 
     def _as_it_is(self, candidate: Candidate, parsed: ParsedRequest) -> Prepared:
         exchange, wire, send_model = self._exchange, self._wire, candidate.send_model
         asks_for_usage = parsed.stream and candidate.configured.asks_for_stream_usage
-        marks = self._marks(candidate, parsed)
+        marks = self._marks(candidate, parsed) if self._marks_prefixes else []
         splices = list(marks)
         if asks_for_usage or send_model is not None:
             try:
@@ -169,8 +161,8 @@ class Preparing:
             parsed,
             wire,
             hides_usage=asks_for_usage,
-            cache_marks=number_of_marks(marks),
-            recorded_in=self._recorded_in,
+            cache_marks=number_of_marks(marks) if marks else 0,
+            recorded_in=exchange.held if exchange.keeps_answer else None,
         )
 
     def shown(self, prepared: Prepared, failure: Failure, answer: PlainAnswer) -> PlainAnswer:

@@ -53,7 +53,7 @@ class ModelAccess:
 
     def denies(self, model: str) -> bool:
         """True where the team must not use it, not even as one that stands in."""
-        return any(matches(model, pattern) for pattern in self.deny)
+        return bool(self.deny) and any(matches(model, pattern) for pattern in self.deny)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,9 @@ class Usage:
     @property
     def told_input_tokens(self) -> int | None:
         """All input of all kinds; None where none of it was told."""
-        told = [n for n in (self.input_tokens, self.cache_read_tokens, self.cache_write_tokens) if n is not None]
-        return sum(told) if told else None
+        if self.input_tokens is None and self.cache_read_tokens is None and self.cache_write_tokens is None:
+            return None
+        return (self.input_tokens or 0) + (self.cache_read_tokens or 0) + (self.cache_write_tokens or 0)
 
     @property
     def total_tokens(self) -> int:

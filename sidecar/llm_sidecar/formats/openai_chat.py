@@ -160,7 +160,7 @@ def _is_repeatable(document: Mapping[str, Any]) -> bool:
         document.get("n") in (None, 1)
         and "web_search_options" not in document
         and "plugins" not in document
-        and all(tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools"))
+        and ("tools" not in document or all(tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools")))
     )
 
 

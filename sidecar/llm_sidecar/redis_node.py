@@ -148,8 +148,10 @@ class RedisNode:
             try:
                 connection = await self._open()
             except StoreUnavailable as unavailable:
-                failed_attempts += 1
+                was_available = self._breaker.closed
                 self._failed(unavailable.reason)
+                # What came before the breaker opened was quick, and says nothing of how long the store is away.
+                failed_attempts = 0 if was_available and not self._breaker.closed else failed_attempts + 1
             else:
                 failed_attempts = 0
                 self._take(connection)

@@ -26,7 +26,10 @@ from tests.integration.processes import reserved_ports
 CALM_SECONDS: Final = 1.5
 """Before the storm, and after it: requests that begin well and meet it, and those that find everything mended."""
 SETTLING_SECONDS: Final = LEASE_SECONDS + 8.0
-"""In which holds must be gone: the lease of a killed sidecar, and the longest pause between two tries to settle."""
+"""In which holds must be gone: the lease of a killed sidecar, and the longest pause until a store is probed again."""
+
+QUIET_LOOKS: Final = 4
+"""In a row, a quarter of a second apart: who has just found the store again tells the rest between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,7 @@ async def _play(storm: Storm, *, crowd: Crowd, watch: Watch, fleet: Fleet) -> fl
     finally:
         stop_asking.set()
         await asking
-    quiet_seconds = await _be_quiet(crowd, watch)
+    quiet_seconds = await _be_quiet(crowd, watch, fleet)
     await fleet.stop()
     stop_looking.set()
     await looking
@@ -99,13 +102,21 @@ async def _play(storm: Storm, *, crowd: Crowd, watch: Watch, fleet: Fleet) -> fl
     return quiet_seconds
 
 
-async def _be_quiet(crowd: Crowd, watch: Watch) -> float:
-    """Wait until nothing is held. What a killed sidecar held goes with its team's next request, so there is one."""
+async def _be_quiet(crowd: Crowd, watch: Watch, fleet: Fleet) -> float:
+    """Wait until nothing is held, and every sidecar that was cut off has told the store what it had let in meanwhile.
+
+    What a killed sidecar held goes with its team's next request, so there is one.
+    """
     began = time.monotonic()
+    quiet_looks = 0
     while time.monotonic() - began < SETTLING_SECONDS:
         await watch.look()
         held = sum(figures.held for figures in watch.seen.now.values())
-        if not watch.seen.open_ids and not held:
+        if not watch.seen.open_ids and not held and await fleet.has_told_all():
+            quiet_looks += 1
+        else:
+            quiet_looks = 0
+        if quiet_looks == QUIET_LOOKS:
             break
         await asyncio.sleep(0.25)
         if time.monotonic() - began > LEASE_SECONDS:

@@ -6,11 +6,14 @@ import asyncio
 import secrets
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import orjson
 
 from tests.accounting.fault_proxy import FaultProxy
 from tests.accounting.settings import HOUR_SECONDS, LEASE_SECONDS, MINUTE_SECONDS, SKEW_SECONDS, Plan
@@ -37,6 +40,11 @@ class Member:
     lives: list[Sidecar] = field(default_factory=list)
     away: list[tuple[float, float]] = field(default_factory=list)
     """From when to when (seconds since 1970) it did not run."""
+
+    @property
+    def has_journal(self) -> bool:
+        """True while something waits that the store has not confirmed: the file goes with the last of it."""
+        return any(self.state.glob("*.settlements.jsonl"))
 
 
 class Fleet:
@@ -66,6 +74,11 @@ class Fleet:
         member.sidecar = None
         await self.start(member)
         member.away.append((began, time.time()))
+
+    async def has_told_all(self) -> bool:
+        """True where every sidecar reaches the store, and nothing that was let in without it is still in a journal."""
+        reached = await asyncio.gather(*(asyncio.to_thread(_reaches_store, member) for member in self.members))
+        return all(reached) and not any(member.has_journal for member in self.members)
 
     async def stop(self) -> None:
         """End all as a cluster does, and hold each to a clean end."""
@@ -101,6 +114,13 @@ class Fleet:
         )
         member.lives.append(member.sidecar)
         wait_until_ready(member.sidecar, f"{member.sidecar.admin_url}/readyz")
+
+
+def _reaches_store(member: Member) -> bool:
+    if member.sidecar is None:
+        return False
+    with urllib.request.urlopen(f"{member.sidecar.admin_url}/readyz", timeout=5) as answer:  # noqa: S310 - loopback
+        return bool(orjson.loads(answer.read())["store"]["available"])
 
 
 @asynccontextmanager

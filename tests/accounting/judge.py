@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 from llm_sidecar.contract.quota_counters import LimitUnit
@@ -24,7 +24,8 @@ LOCAL_SHARE: Final = Fraction(1, 10)
 UNREPLICATED_SECONDS: Final = 1.0
 """What was booked for so long before a loss may be known to nobody any more: longer than any lag of the storm."""
 KILL_SECONDS: Final = 6.0
-"""A settlement may be on its way for so long: the longest pause between two tries, and a little."""
+"""A settlement may be on its way for so long: an outage of a second or two, the pause until the next probe of the store
+(docs/redis.md), and a little."""
 BREAKER_SECONDS: Final = 2.0
 """For so long after its return a store may still count as away."""
 NOTICED_SECONDS: Final = 3.0
@@ -210,7 +211,7 @@ class Case:
             asked = self.by_id.get(account.request_id)
             if asked is None:
                 counts["whose client never heard of them"] += 1
-                broken += self._wrong_unknown(account)
+                broken += self._wrong_unless_told_again(account, _wrong_unknown, counts)
                 continue
             if asked.result in NOTHING_SPENT and any(account.charges.values()):
                 if account.source == "abandoned" and self._met_a_loss(asked):
@@ -219,11 +220,7 @@ class Case:
                 broken.append(f"{asked.nonce} was refused and charged {dict(account.charges)}")
                 continue
             cost = self._answering(asked, account)
-            wrong = [*_wrong(account, asked, cost)]
-            if wrong and self._is_told_again(account, asked, cost):
-                counts["told again, for the store had lost data"] += 1
-                wrong = []
-            broken += wrong
+            broken += self._wrong_unless_told_again(account, partial(_wrong, asked=asked, cost=cost), counts)
             if cost is not None:
                 charged[account.source] += int(next(iter(account.of(LimitUnit.TOKENS).values()), Fraction(0)))
                 true[account.source] += cost.true_tokens
@@ -240,13 +237,22 @@ class Case:
             broken=broken,
         )
 
-    def _is_told_again(self, account: Account, asked: Asked, cost: Cost | None) -> bool:
+    def _wrong_unless_told_again(
+        self, account: Account, wrong: Callable[[Account], Iterator[str]], counts: Counter[str]
+    ) -> list[str]:
+        found = [*wrong(account)]
+        if found and self._is_told_again(account, wrong):
+            counts["told again, for the store had lost data"] += 1
+            return []
+        return found
+
+    def _is_told_again(self, account: Account, wrong: Callable[[Account], Iterator[str]]) -> bool:
         """Nobody knew whether the store had forgotten it: rather twice than never, and each time the truth."""
-        settled = [_account([one]) for one in account.settled]
+        first, last = account.entries[0].at, account.entries[-1].at
         return (
             len(account.entries) > 1
-            and self._met_a_loss(asked)
-            and not any(line for one in settled for line in _wrong(one, asked, cost))
+            and any(first - NOTICED_SECONDS <= loss.at <= last for loss in self.evidence.seen.losses)
+            and all(any(not [*wrong(told)] for told in _tellings(account, one)) for one in account.settled)
         )
 
     def _met_a_loss(self, asked: Asked) -> bool:
@@ -260,23 +266,27 @@ class Case:
         costs = [one for one in self.evidence.costs.get(asked.nonce, ()) if one.place == account.provider]
         return costs[-1] if costs else None
 
-    def _wrong_unknown(self, account: Account) -> Iterator[str]:
-        requests = set(account.of(LimitUnit.REQUESTS).values())
-        if account.source in {"measured", "abandoned"} and requests != {Fraction(1)}:
-            yield f"{account.request_id} ({account.source}): {requests} requests"
-
     def _uncharged(self) -> Iterator[tuple[str, bool]]:
         """Requests that were answered and not charged, and whether that is within what is stated."""
         for one in self.evidence.asked:
             if one.result != "answered" or (one.team, one.request_id) in self.accounts:
                 continue
-            kills = (began for began, _ in self.evidence.sidecar_away[one.sidecar])
+            kills = [
+                began
+                for began, _ in self.evidence.sidecar_away[one.sidecar]
+                if one.sent <= began <= one.ended + KILL_SECONDS
+            ]
             # With the store there, a request that dies with its sidecar is charged when its lease ends.
-            killed = any(one.sent <= began <= one.ended + KILL_SECONDS for began in kills) and any(
+            away = bool(kills) and any(
                 began <= one.ended and one.sent <= ended + BREAKER_SECONDS for began, ended in self.evidence.away
             )
-            lost = any(one.sent <= loss.at + GONE_SECONDS for loss in self.evidence.seen.losses)
-            yield f"{one.nonce} of {one.team}, answered as {one.request_id}, is not in the ledger", killed or lost
+            # Nor then, where the store forgets the lease before. Whose sidecar lives, is settled after any loss.
+            lost = any(
+                one.sent - NOTICED_SECONDS <= loss.at <= killed + LEASE_SECONDS
+                for killed in kills
+                for loss in self.evidence.seen.losses
+            )
+            yield f"{one.nonce} of {one.team}, answered as {one.request_id}, is not in the ledger", away or lost
 
     def _given_up(self) -> int:
         total = 0
@@ -361,7 +371,21 @@ class Case:
         if refused.ended // MINUTE_SECONDS != window:
             return None
         start = window * MINUTE_SECONDS
-        return sum(
+        counter = f"burst|requests|Minute|{round(start * 1000)}|{round((start + MINUTE_SECONDS) * 1000)}"
+        # After a loss of data some are charged again: these take room as well. So does, until its lease ends, the hold
+        # of who was settled just before: a replica that takes over knows the hold, and the sidecars the charge.
+        accounts = (each for each in self.accounts.values() if each.team == refused.team)
+        twice = sum((each.told_again(counter) for each in accounts), Fraction(0))
+        twice += sum(
+            one.charges.get(counter, Fraction(0))
+            for one in self.evidence.seen.ledger.values()
+            if one.team == refused.team
+            and any(
+                loss.fault == "failover" and loss.at - UNREPLICATED_SECONDS <= one.at <= loss.at <= refused.ended
+                for loss in self.evidence.seen.losses
+            )
+        )
+        return int(twice) + sum(
             one.team == refused.team
             and one.result != "refused"  # who was told that the store is away may hold something until it is given back
             and one.sent <= refused.ended
@@ -398,6 +422,19 @@ class Case:
                 continue
             maximum = self.maxima[team, _limit(counter)]
             yield from ((team, counter, percent) for percent in THRESHOLDS if int(amount) * 100 >= maximum * percent)
+
+
+def _tellings(account: Account, settled: Booked) -> Iterator[Account]:
+    """One settlement as it may have been meant: by itself, or as the difference to the end of a lease."""
+    yield _account([settled])
+    yield from (_account([one, settled]) for one in account.entries if one.source == "abandoned")
+
+
+def _wrong_unknown(account: Account) -> Iterator[str]:
+    """Where the charge of a request whose client heard no id is not the truth."""
+    requests = set(account.of(LimitUnit.REQUESTS).values())
+    if account.source in {"measured", "abandoned"} and requests != {Fraction(1)}:
+        yield f"{account.request_id} ({account.source}): {requests} requests"
 
 
 def _wrong(account: Account, asked: Asked, cost: Cost | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ from tests.accounting.judge import Case, Verdict
 from tests.accounting.settings import FAULTS, LOSING, Plan
 from tests.accounting.teams import STRICT
 from tests.accounting.truth import Cost, Price
-from tests.accounting.watch import Alert, Booked, Peak, Seen
+from tests.accounting.watch import Alert, Booked, Loss, Peak, Seen
 
 BURST: Final = CounterFigures(limit="burst", unit=LimitUnit.REQUESTS, per="Minute", start_ms=1000_000, end_ms=1005_000)
 HOURLY: Final = CounterFigures(limit="hourly", unit=LimitUnit.TOKENS, per="Hour", start_ms=1000_000, end_ms=2000_000)
@@ -65,6 +65,8 @@ class Scene:
     held: int = 0
     open_ids: set[str] = field(default_factory=set)
     alerts: list[Alert] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    sidecar_away: list[tuple[float, float]] = field(default_factory=list)
     told: Usage | None = field(default_factory=lambda: Usage(input_tokens=20, output_tokens=10))
 
     def case(self) -> Case:
@@ -81,6 +83,7 @@ class Scene:
             used={(STRICT, counter): amount for counter, amount in self.used.items()},
             now=now,
             open_ids=self.open_ids,
+            losses=self.losses,
         )
         return Case(
             Evidence(
@@ -90,7 +93,7 @@ class Scene:
                 seen=seen,
                 met=Counter(),
                 away=[],
-                sidecar_away=[[]],
+                sidecar_away=[self.sidecar_away],
                 quiet_seconds=0.0,
                 killed=0,
             )
@@ -163,3 +166,83 @@ def test_a_broken_promise_is_seen(name: str) -> None:
 
 def test_a_refusal_without_room_is_let_pass() -> None:
     assert not Case.no_false_refusal(Scene(asked=_refused(24_000)).case()).broken
+
+
+LOST_AND_TOLD_TWICE: Final = replace(BOOKED, at=1003.5)
+FORGETS: Final = Plan(faults=frozenset(FAULTS))
+
+
+def _loss(at: float) -> Loss:
+    return Loss(fault="wipe", at=at, held={})
+
+
+def _unheard() -> list[Asked]:
+    return [replace(ASKED, result="hung up", request_id="")]
+
+
+def _difference(tokens: int) -> Booked:
+    charges = {**CHARGES, BURST.counter: Fraction(0), HOURLY.counter: Fraction(30 - tokens)}
+    return replace(BOOKED, charges={**charges, BUDGET.counter: CHARGES[BUDGET.counter]}, at=1002.0)
+
+
+def _lease_end(tokens: int, at: float) -> Booked:
+    charges = {BURST.counter: Fraction(1), HOURLY.counter: Fraction(tokens)}
+    return replace(BOOKED, source="abandoned", charges=charges, at=at)
+
+
+TWICE: Final = [BOOKED, LOST_AND_TOLD_TWICE]
+
+
+@pytest.mark.parametrize("asked", [[replace(ASKED)], _unheard()], ids=["heard", "unheard"])
+@pytest.mark.parametrize(("lost_at", "is_excused"), [(1002.5, True), (1020.0, False)])
+def test_a_charge_is_told_again_only_where_a_loss_lies_between(
+    asked: list[Asked], lost_at: float, is_excused: bool
+) -> None:
+    scene = Scene(plan=FORGETS, asked=asked, ledger=TWICE, losses=[_loss(lost_at)])
+
+    assert bool(Case.charges_are_the_truth(scene.case()).broken) is not is_excused
+
+
+@pytest.mark.parametrize(("tokens", "is_excused"), [(11, True), (12, False)])
+def test_a_lease_that_ends_again_after_a_loss_excuses_no_wrong_difference(tokens: int, is_excused: bool) -> None:
+    ledger = [_lease_end(tokens, 1001.6), _difference(11), _lease_end(tokens, 1003.5)]
+    scene = Scene(plan=FORGETS, ledger=ledger, losses=[_loss(1002.5)])
+
+    assert bool(Case.charges_are_the_truth(scene.case()).broken) is not is_excused
+
+
+@pytest.mark.parametrize(("killed_at", "lost_at", "is_excused"), [(1002.0, 1003.0, True), (None, 1003.0, False)])
+def test_a_loss_excuses_an_unpaid_answer_only_of_a_sidecar_that_was_killed(
+    killed_at: float | None, lost_at: float, is_excused: bool
+) -> None:
+    away = [] if killed_at is None else [(killed_at, killed_at + 1)]
+    scene = Scene(plan=FORGETS, ledger=[], losses=[_loss(lost_at)], sidecar_away=away)
+
+    assert bool(Case.charges_are_the_truth(scene.case()).broken) is not is_excused
+
+
+def test_what_was_charged_twice_after_a_loss_takes_room_in_its_window() -> None:
+    told = [Refusal(limit="burst", used=used, reserved=0, requested=1, maximum=2) for used in (2, 3)]
+    scenes = [
+        Scene(
+            plan=FORGETS,
+            asked=[replace(ASKED), replace(ASKED, request_id="r2", result="refused", refusal=one)],
+            ledger=TWICE,
+            losses=[_loss(1002.5)],
+        )
+        for one in told
+    ]
+
+    assert [bool(Case.no_false_refusal(one.case()).broken) for one in scenes] == [False, True]
+
+
+@pytest.mark.parametrize(("fault", "is_excused"), [("failover", True), ("wipe", False)])
+def test_who_was_settled_just_before_a_replica_takes_over_may_hold_its_room_again(fault: str, is_excused: bool) -> None:
+    refusal = Refusal(limit="burst", used=1, reserved=1, requested=1, maximum=2)
+    scene = Scene(
+        plan=FORGETS,
+        asked=[replace(ASKED), replace(ASKED, sent=1002.0, ended=1002.1, result="refused", refusal=refusal)],
+        losses=[replace(_loss(1001.9), fault=fault)],
+    )
+
+    assert bool(Case.no_false_refusal(scene.case()).broken) is not is_excused

@@ -130,6 +130,7 @@ class Watch:
     async def note_loss(self, fault: str) -> None:
         """Look for the last time at what is about to be forgotten."""
         await self.look()
+        await self.look()  # a busy server may have answered the first look before what had reached it earlier
         held = {key: figures.held for key, figures in self.seen.now.items()}
         self.seen.losses.append(Loss(fault=fault, at=time.time(), held=held))
 

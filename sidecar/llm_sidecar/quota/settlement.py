@@ -20,6 +20,9 @@ _BATCH: Final = 64
 _MAX_PENDING: Final = 10_000
 _FIRST_BACKOFF_SECONDS: Final = 0.05
 _MAX_BACKOFF_SECONDS: Final = 5.0
+_REFUSED_BACKOFF_SECONDS: Final = 0.25
+"""Where the store is known to be away, or refuses, asking again costs nothing. Whoever waits longer goes on holding
+room once it is back, and is charged no more than its input if this process is killed meanwhile."""
 _MAX_REFUSALS: Final = 5
 """A script that fails five times on the same settlements will not take the sixth."""
 
@@ -129,7 +132,8 @@ class SettlementQueue:
             try:
                 await self._book(batch)
             except StoreUnavailable as unavailable:
-                failures += 1
+                # After a time away, the pauses for what is lost on the way begin anew: it is another trouble.
+                failures = failures + 1 if unavailable.maybe_executed else 0
                 refusals = refusals + 1 if unavailable.reason == "script" else 0
                 if refusals < _MAX_REFUSALS:
                     self._put_back(batch, maybe_executed=unavailable.maybe_executed)
@@ -157,5 +161,7 @@ class SettlementQueue:
 
 
 def _backoff_seconds(failures: int) -> float:
-    exponential = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 10))
+    """`failures`: in a row, of which nobody knows what they did; 0 where the store has certainly done nothing."""
+    exponential = _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 10) if failures else _REFUSED_BACKOFF_SECONDS
+    exponential = min(_MAX_BACKOFF_SECONDS, exponential)
     return exponential * random.uniform(0.5, 1.0)  # noqa: S311 - spreads a fleet, guards nothing

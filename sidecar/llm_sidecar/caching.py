@@ -43,13 +43,22 @@ class CacheTurn:
         "_exchange",
         "_first",
         "_found",
+        "_is_known",
         "_parsed",
         "_request",
         "_stale",
         "may_be_kept",
     )
 
-    def __init__(self, exchange: Exchange, parsed: ParsedRequest, candidates: Sequence[Candidate]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        parsed: ParsedRequest,
+        candidates: Sequence[Candidate],
+        *,
+        known_digest: bytes | None = None,
+    ) -> None:
+        """`known_digest`: of the request, where the same one came before."""
         self._exchange = exchange
         self._parsed = parsed
         self._candidates = candidates
@@ -62,7 +71,8 @@ class CacheTurn:
         self._request: bytes | None = None
         """What is asked, wherever it goes."""
         if self._cache is not None and self._is_served:
-            self._request = request_digest(parsed, exchange.headers, exchange.query)
+            self._request = known_digest or request_digest(parsed, exchange.headers, exchange.query)
+        self._is_known = known_digest is not None
         self._first: Place | None = None
         """Of an answer by the first candidate; None where the cache may not serve it."""
         self.may_be_kept = self._request is not None
@@ -97,6 +107,8 @@ class CacheTurn:
         if cache is not None and first is not None:
             record.cache, record.cache_key = "miss", first.digest
             reply = self._served(cache, first, cache.remembered(first))
+            if reply is not None and not self._is_known:
+                self._get_to_know(cache)
             if reply is None:
                 self._found = await cache.find([first, *map(self._place, self._candidates[1:])])
                 reply = self._served(cache, first, self._found.answer)
@@ -106,6 +118,12 @@ class CacheTurn:
                 "to have a provider asked"
             )
         return reply
+
+    def _get_to_know(self, cache: AnswerCache) -> None:
+        """Who asks the same again within a moment will do so once more. What the clamp has changed is left out."""
+        exchange = self._exchange
+        if self._request is not None and not exchange.record.output_clamped_tokens:
+            cache.known_requests.keep(self._parsed, self._request, exchange.query, exchange.headers)
 
     def _served(self, cache: AnswerCache, place: Place, answer: CachedAnswer | None) -> web.Response | None:
         if answer is None or self._directives.no_cache:

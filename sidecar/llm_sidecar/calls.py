@@ -84,13 +84,18 @@ class Calls:
         record.api, record.type = call.api, call.type
         wire = FORMATS[call.api]
         body = await read_body(exchange.request, exchange.held)
-        hold_parsed(exchange.held, body)
-        parsed = _parsed(exchange, wire, call, body)
+        cache = exchange.serving.cache
+        known = cache.known_requests.find(call, body, exchange.query, exchange.headers) if cache is not None else None
+        if known is not None:
+            parsed, digest = known
+        else:
+            hold_parsed(exchange.held, body)
+            parsed, digest = _parsed(exchange, wire, call, body), None
         del body  # what is sent may be another one
         record.stream = parsed.stream
         candidates = exchange.serving.runtime.candidates(parsed)
         record.model = candidates[0].model.name
-        turn = CacheTurn(exchange, parsed, candidates)
+        turn = CacheTurn(exchange, parsed, candidates, known_digest=digest)
         lookup = await look_up(exchange, parsed, candidates[0]) if call.type is RequestType.EMBEDDINGS else None
         if lookup is not None:
             return await self._embed(exchange, parsed, candidates, turn, lookup)

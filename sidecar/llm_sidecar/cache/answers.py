@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer, decode_entry, encode_entry
+from llm_sidecar.cache.known_requests import KnownRequests
 from llm_sidecar.cache.memory import Memory
 from llm_sidecar.cache.streams.forms import replayed
 from llm_sidecar.contract import keys
@@ -69,6 +70,7 @@ class AnswerCache:
         self._store = store
         self._team = team
         self._memory = Memory()
+        self.known_requests = KnownRequests()
         self._known: dict[str, int] = {}
         """The latest number of each field. Once one changes, nothing that was found before is served any more."""
 

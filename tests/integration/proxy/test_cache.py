@@ -16,6 +16,7 @@ from llm_sidecar.contract.keys import cache_epochs
 from tests.integration.proxy.conftest import StartProxy
 from tests.integration.proxy.harness import (
     CHAT_ANSWER,
+    TOKEN,
     Proxy,
     Reply,
     Upstream,
@@ -353,3 +354,22 @@ async def test_another_way_to_the_same_model_is_another_entry(
         first, second = await twice(proxy, store_url, temperature=0)
         assert [one.headers["x-llm-sidecar-cache"] for one in (first, second)] == ["miss", "hit"], way
     assert len(entries(store_url)) == len(ways)
+
+
+async def test_a_request_that_came_before_is_known_and_means_the_same(
+    start_proxy: StartProxy, counted: Upstream, store_url: str
+) -> None:
+    """Read and hashed once: whatever is told beside the body still makes it another request."""
+    proxy = await cached(start_proxy, store_url, counted)
+    await twice(proxy, store_url, temperature=0)
+    replies = [await proxy.chat(temperature=0) for _ in range(3)]
+    assert [reply.headers["x-llm-sidecar-cache"] for reply in replies] == ["hit"] * 3
+    assert len({reply.body for reply in replies}) == 1
+    told = {"authorization": f"Bearer {TOKEN}"}
+    another = await proxy.chat(headers={**told, "openai-organization": "other"}, temperature=0)
+    assert another.headers["x-llm-sidecar-cache"] == "miss"
+    fresh = await proxy.chat(headers={**told, "cache-control": "no-cache"}, temperature=0)
+    assert fresh.headers["x-llm-sidecar-cache"] == "miss"
+    streamed = await proxy.chat(temperature=0, stream=True)
+    assert streamed.headers["x-llm-sidecar-cache"] == "hit"
+    assert streamed.headers["content-type"].startswith("text/event-stream")

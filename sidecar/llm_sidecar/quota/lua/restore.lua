@@ -19,7 +19,12 @@ for i = 5, #ARGV, 2 do
   if tonumber(string.match(ARGV[i], '|(%d+)|%a+$')) > now then
     local known = redis.call('HGET', KEYS[1], ARGV[i])
     -- Doubles do: a limit is below 2^53, and beyond it there is no room in either case.
-    if tonumber(known or '0') < tonumber(ARGV[i + 1]) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+    if tonumber(known or '0') < tonumber(ARGV[i + 1]) then
+      redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+      -- The fraction of a nano-dollar that stands beside it belongs to the older, lower figure.
+      local rest, is_used = string.gsub(ARGV[i], '|used$', '|rest')
+      if is_used == 1 then redis.call('HDEL', KEYS[1], rest) end
+    end
   end
 end
 local sequence = math.max(tonumber(told[1] or '0'), tonumber(ARGV[4])) + 1

@@ -366,7 +366,7 @@ async def test_a_request_that_came_before_is_known_and_means_the_same(
     assert [reply.headers["x-llm-sidecar-cache"] for reply in replies] == ["hit"] * 3
     assert len({reply.body for reply in replies}) == 1
     told = {"authorization": f"Bearer {TOKEN}"}
-    another = await proxy.chat(headers={**told, "openai-organization": "other"}, temperature=0)
+    another = await proxy.chat(headers={**told, "x-flavour": "other"}, temperature=0)
     assert another.headers["x-llm-sidecar-cache"] == "miss"
     fresh = await proxy.chat(headers={**told, "cache-control": "no-cache"}, temperature=0)
     assert fresh.headers["x-llm-sidecar-cache"] == "miss"

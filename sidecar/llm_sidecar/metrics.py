@@ -129,7 +129,8 @@ class Metrics:
         )
         self.quota_unbounded = Counter(
             "llm_quota_unbounded_requests",
-            "Requests under a limit with reservation Maximum whose input cannot be told from their body.",
+            "Requests under a limit with reservation Maximum whose input cannot be told from their body, or whose "
+            "output nobody caps.",
             ("team",),
             registry=registry,
         )

@@ -43,7 +43,10 @@ def _message(team: str, refusal: QuotaRefusal) -> str:
         f"{shown(refusal.unit, refusal.limit)}{window}; this request needs {shown(refusal.unit, refusal.requested)}"
     )
     if not refusal.never_fits:
-        return f"{figures}. Room comes back in {-(-refusal.retry_after_ms // 1000)} s at the latest"
+        wait_seconds = -(-refusal.retry_after_ms // 1000)
+        if refusal.used + refusal.requested <= refusal.limit:  # how long others still run, nobody knows
+            return f"{figures}. Running requests hold the rest: try again in about {wait_seconds} s"
+        return f"{figures}. The window ends in {wait_seconds} s"
     if refusal.fitting_output_tokens is None:
         return f"{figures}, which can never fit: send less input"
     return (

@@ -97,7 +97,7 @@ class RequestRecord:
     shadow_refused: tuple[str, ...] = ()
     """Limits that only watch, and would have refused it."""
     unbounded: bool = False
-    """A limit reserves its Maximum, which cannot be told: a part of the input is not text in the body."""
+    """A limit reserves its Maximum, which cannot be told: some input is no text in the body, or output has no cap."""
     downgraded_from: str = ""
     """The model in whose stead a cheaper one answered, since a limit is nearly used up."""
     refused_limit: str = ""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import ModelNotAllowed, QuotaStoreUnavailable
 from llm_sidecar.formats.base import Usage
-from llm_sidecar.formats.input_bound import input_tokens_at_most
 from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.prices import Prices, prices
 from llm_sidecar.quota import refusal as quota_refusal
 from llm_sidecar.quota.demand import Charge, Demand
 from llm_sidecar.quota.ledger import LedgerEntry
 from llm_sidecar.quota_error import told_to_application
+from llm_sidecar.reserving import demand_of, no_room, reserve_another
 
 if TYPE_CHECKING:
     from llm_sidecar.failover.routes import Candidate
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from llm_sidecar.quota import Quota, Reservation
     from llm_sidecar.record import Attempt, RequestRecord, UsageSource
 
-DEFAULT_OUTPUT_TOKENS: Final = 4096
-"""Reserved for a request without a cap, of a model without `maxOutputTokens`: more than most answers have."""
 BYTES_PER_TOKEN: Final = 4
 """Of generated text, in the mean over languages and code; used only where a provider told nothing."""
 TOP_UP_AT: Final = 0.75
@@ -69,33 +67,41 @@ class Spending:
         if quota is None:
             spending._candidate = candidates[0]
             return spending, candidates
-        candidates = _priced(quota, record, parsed, candidates)
+        if quota.wants_prices:
+            candidates = _priced(quota, record, parsed, candidates)
         try:
             return spending, await spending._reserve(quota, candidates, cheaper)
         except quota_refusal.QuotaExceeded as exceeded:
             raise told_to_application(record, exceeded.refusal) from exceeded
         except quota_refusal.QuotaStoreUnavailable as unavailable:
             raise _store_away(record, unavailable) from unavailable
+        except BaseException:  # the application may hang up here, too, and then nobody calls `end`
+            if spending._reservation is not None:
+                quota.release(spending._reservation)
+            raise
 
     async def _reserve(self, quota: Quota, candidates: Sequence[Candidate], cheaper: Cheaper) -> Sequence[Candidate]:
         record, first = self._record, candidates[0]
         asked = first.answering_model(self._parsed.model)
         instead: Sequence[Candidate] = cheaper() if quota.wants_cheaper(asked) else ()
-        plan = (*instead, *candidates)
+        plan: Sequence[Candidate] = (*instead, *candidates)
         try:
-            reservation = await quota.reserve(record.request_id, self._demand(quota, plan[0]))
+            reservation = await quota.reserve(record.request_id, demand_of(quota, self._parsed, plan[0]))
         except quota_refusal.QuotaExceeded as exceeded:
-            instead = () if instead or not exceeded.refusal.can_downgrade else cheaper()
-            if not instead:
-                raise
-            plan = (*instead, *candidates)
-            reservation = await quota.reserve(record.request_id, self._demand(quota, plan[0]))
+            refused = plan[0]
+            if not instead and exceeded.refusal.can_downgrade:
+                instead = cheaper()
+                plan = (*instead, *candidates)
+            reservation, plan = await reserve_another(
+                quota, record, self._parsed, plan, asked=first, refused=refused, exceeded=exceeded
+            )
         self._reservation, self._candidate = reservation, plan[0]
+        self._note(reservation)
         # Only now it was heard how far the limit is used. What is spared is worth another look at the store.
         instead = () if instead or not quota.wants_cheaper(asked) else cheaper()
-        if instead and await self.moves_to(instead[0]) is None:
-            plan = (*instead, *candidates)
-        self._note(reservation)
+        for position, one in enumerate(instead):
+            if await self.moves_to(one) is None:
+                return (*instead[position:], *plan)
         return plan
 
     async def moves_to(self, candidate: Candidate) -> str | None:
@@ -107,15 +113,16 @@ class Spending:
         model = candidate.answering_model(self._parsed.model)
         if quota.refuses_unpriced(model, has_price=candidate.model.pricing is not None):
             return f"{model} has no price, and the team limits costUSD"
-        demand = self._demand(quota, candidate)
+        demand = demand_of(quota, self._parsed, candidate)
         if quota.needs_revision(reservation, demand):
             try:
                 await quota.revise(reservation, demand)
             except quota_refusal.QuotaExceeded as exceeded:
-                return f"limit {exceeded.refusal.limit_name!r} has no room for what it may cost"
+                return no_room(exceeded.refusal)
         else:
             reservation.demand = demand
         self._candidate = candidate
+        self._note(reservation)
         return None
 
     def answered(self, usage: Usage | None, *, answer_bytes: int) -> None:
@@ -151,7 +158,8 @@ class Spending:
         expected = demand.expected_output_tokens
         streamed = observer.content_bytes // BYTES_PER_TOKEN
         is_topping_up = self._topping_up is not None and not self._topping_up.done()
-        if expected < demand.maximum_output_tokens and streamed > expected * TOP_UP_AT and not is_topping_up:
+        may_be_longer = expected < demand.maximum_output_tokens or not demand.output_is_bounded
+        if may_be_longer and streamed > expected * TOP_UP_AT and not is_topping_up:
             self._topping_up = asyncio.get_running_loop().create_task(
                 quota.top_up(reservation, 2 * max(streamed, expected))
             )
@@ -255,34 +263,13 @@ class Spending:
         if usage.output_tokens is not None and self._parsed.call.type is RequestType.GENERATION:
             learned.output.learn(usage.output_tokens)
 
-    # --- what it may come to
-
-    def _demand(self, quota: Quota, candidate: Candidate) -> Demand:
-        parsed, model = self._parsed, candidate.model
-        name = candidate.answering_model(parsed.model)
-        learned = quota.learning.of(name)
-        input_tokens = output_tokens = expected_tokens = 0
-        if parsed.call.type is not RequestType.TOKEN_COUNT:
-            input_tokens = learned.input.enough_for(parsed.input_tokens_estimate)
-        if parsed.call.type is RequestType.GENERATION:
-            output_tokens = quota.output_cap(parsed, model.max_output_tokens or DEFAULT_OUTPUT_TOKENS)
-            expected = learned.output.expected
-            expected_tokens = output_tokens if expected is None else min(expected, output_tokens)
-        return Demand(
-            model=name,
-            input_tokens=input_tokens,
-            input_tokens_at_most=input_tokens_at_most(parsed) if quota.needs_bound(name) else None,
-            expected_output_tokens=expected_tokens,
-            maximum_output_tokens=output_tokens,
-            prices=prices(model.pricing) if model.pricing is not None else None,
-        )
-
     def _note(self, reservation: Reservation) -> None:
         record = self._record
         record.quota_remaining = reservation.remaining or ""
         record.shadow_refused = reservation.shadow_refused
-        if reservation.counters and any(limit.reserves_maximum for limit, _ in reservation.counters):
-            record.unbounded = not reservation.demand.is_bounded
+        record.unbounded = not reservation.demand.is_bounded and any(
+            limit.reserves_maximum for limit, _ in reservation.counters
+        )
 
 
 def _priced(

@@ -7,7 +7,6 @@ from typing import Final
 
 import pytest
 
-from llm_sidecar import redis_node
 from llm_sidecar.redis_connection import RedisConnection
 from llm_sidecar.redis_endpoint import RedisEndpoint
 from llm_sidecar.redis_node import RedisNode
@@ -36,8 +35,8 @@ async def test_the_first_probe_comes_as_soon_as_any_other_however_often_was_trie
             tried.set()
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(redis_node.asyncio, "sleep", slept)
-    monkeypatch.setattr(redis_node.random, "uniform", lambda least, _most: least)
+    monkeypatch.setattr("llm_sidecar.redis_node.asyncio.sleep", slept)
+    monkeypatch.setattr("llm_sidecar.redis_node.random.uniform", lambda least, _most: least)
     node = AwayNode(RedisEndpoint(host="127.0.0.1", port=1), failure_threshold=3, open_seconds=1.0)
     node._breaker.succeeded()  # it has answered before: else it is away from the first failure on
     node.begin()

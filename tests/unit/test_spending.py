@@ -19,7 +19,8 @@ from llm_sidecar.formats.base import Call, ParsedRequest, Usage
 from llm_sidecar.quota import Charge, Demand, LedgerEntry, LimitUnit, Quota, Reservation, refusal
 from llm_sidecar.quota.settlement import SettleMode
 from llm_sidecar.record import Attempt, RequestRecord
-from llm_sidecar.spending import DEFAULT_OUTPUT_TOKENS, Spending
+from llm_sidecar.reserving import DEFAULT_OUTPUT_TOKENS
+from llm_sidecar.spending import Spending
 
 
 class NoStore:
@@ -389,3 +390,114 @@ async def test_a_request_that_only_a_cheaper_model_fits_goes_there() -> None:
     assert list(plan) == [cheap, dear]
     with pytest.raises(TeamQuotaExceeded):
         await Spending.begin(Full(), RequestRecord("id", "t"), parsed(), [dear])
+
+
+@pytest.mark.parametrize(
+    ("cap", "answers", "model", "expected"),
+    [
+        (None, 1, {"maxOutputTokens": 128_000}, (DEFAULT_OUTPUT_TOKENS, 128_000, True)),
+        (None, 1, {"maxOutputTokens": 10}, (10, 10, True)),
+        (50_000, 1, {"maxOutputTokens": 128_000}, (50_000, 50_000, True)),
+        (None, 1, {}, (DEFAULT_OUTPUT_TOKENS, DEFAULT_OUTPUT_TOKENS, False)),
+        (None, 3, {"maxOutputTokens": 10}, (30, 30, True)),
+        (None, 3, {}, (3 * DEFAULT_OUTPUT_TOKENS, 3 * DEFAULT_OUTPUT_TOKENS, False)),
+    ],
+    ids=["model", "small-model", "request", "nobody", "model-three-answers", "nobody-three-answers"],
+)
+async def test_what_is_expected_of_a_model_that_nothing_is_known_of(
+    cap: int | None, answers: int, model: dict[str, Any], expected: tuple[int, int, bool]
+) -> None:
+    ledger = Ledger()
+    await begin(ledger, replace(parsed(cap=cap), document={"n": answers}), **model)
+    told = ledger.reserved
+    assert told is not None
+    assert (told.expected_output_tokens, told.maximum_output_tokens, told.output_is_bounded) == expected
+
+
+async def test_what_was_learned_is_expected_though_it_is_more_than_our_own_guess() -> None:
+    ledger = Ledger()
+    for _ in range(60):
+        ledger.learning.of("m").output.learn(20_000)
+    await begin(ledger, parsed())
+    assert ledger.reserved is not None
+    assert ledger.reserved.expected_output_tokens >= 20_000
+
+
+async def test_an_answer_that_nobody_caps_is_held_on_and_on_while_it_streams() -> None:
+    ledger = Ledger(limits=[{"name": "daily", "per": "Day", "tokens": 100_000, "reservation": "Maximum"}])
+    spending, record = await begin(ledger, parsed())
+    stream = Stream(ended=False, usage=None, content_bytes=0)
+    spending.streaming(cast("Any", stream))
+    for tokens in (3000, 4000, 7000, 20_000):
+        stream.content_bytes = 4 * tokens
+        spending.progress()
+        await asyncio.sleep(0)
+    assert ledger.topped_up == [8192, 16_384, 40_000]
+    assert record.unbounded
+
+
+class Rooms(Ledger):
+    """A quota in which some models have no room."""
+
+    def __init__(self, *full: str) -> None:
+        limits = [{"name": model, "per": "Day", "costUSD": "1", "models": [model]} for model in (*full, "rest")]
+        super().__init__(limits=limits)
+        self.full = full
+        self.asked: list[str] = []
+
+    async def reserve(self, request_id: str, demand: Demand) -> Reservation:
+        self.asked.append(demand.model)
+        if demand.model in self.full:
+            told = refused(never_fits=False, retry_after_ms=1).refusal
+            raise refusal.QuotaExceeded(replace(told, limit_name=demand.model, requested=1))
+        return await super().reserve(request_id, demand)
+
+
+async def test_the_first_candidate_with_room_costs_one_reservation_only() -> None:
+    ledger = Rooms()
+    candidates = [candidate("a", pricing=PRICING), candidate("b", pricing=PRICING)]
+    _, plan = await Spending.begin(ledger, RequestRecord("id", "t"), parsed(cap=5), candidates)
+    assert (ledger.asked, plan) == (["a"], tuple(candidates))
+
+
+async def test_each_candidate_is_tried_until_one_has_room_and_the_plan_begins_there() -> None:
+    ledger, record = Rooms("a", "b"), RequestRecord("id", "t")
+    candidates = [candidate(name, pricing=PRICING) for name in ("a", "b", "c", "d")]
+    _, plan = await Spending.begin(ledger, record, parsed(cap=5), candidates)
+    assert ledger.asked == ["a", "b", "c"]
+    assert [one.model.name for one in plan] == ["c", "d"]
+    assert [one.model for one in record.skipped] == ["a", "b"]
+
+
+async def test_a_candidate_that_needs_as_much_of_the_same_limit_is_not_tried() -> None:
+    ledger, record = Rooms("a"), RequestRecord("id", "t")
+    candidates = [candidate("a", pricing=PRICING), candidate("a", pricing=DEARER), candidate("b", pricing=PRICING)]
+    _, plan = await Spending.begin(ledger, record, parsed(cap=5), candidates)
+    assert ledger.asked == ["a", "b"]
+    assert list(plan) == candidates[2:]
+
+
+async def test_what_lives_at_one_provider_is_reserved_at_no_other() -> None:
+    ledger = Rooms("a")
+    request = replace(parsed(cap=5), stateful=True)
+    candidates = [candidate("a", pricing=PRICING), candidate("b", pricing=PRICING)]
+    with pytest.raises(TeamQuotaExceeded):
+        await Spending.begin(ledger, RequestRecord("id", "t"), request, candidates)
+    assert ledger.asked == ["a"]
+
+
+async def test_what_was_reserved_is_given_back_when_the_beginning_is_interrupted() -> None:
+    class Interrupted(Ledger):
+        def needs_revision(self, reservation: Reservation, demand: Demand) -> bool:
+            return True
+
+        def wants_cheaper(self, model: str) -> bool:
+            return self.reserved is not None
+
+        async def revise(self, reservation: Reservation, demand: Demand) -> None:
+            raise asyncio.CancelledError
+
+    ledger = Interrupted()
+    with pytest.raises(asyncio.CancelledError):
+        await Spending.begin(ledger, RequestRecord("id", "t"), parsed(), [candidate()], lambda: [candidate("cheap")])
+    assert ledger.released == 1

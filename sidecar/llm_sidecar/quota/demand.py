@@ -37,6 +37,8 @@ class Demand:
     """More is impossible; None where nobody can tell, for a part of the input is not text in the body."""
     expected_output_tokens: int
     maximum_output_tokens: int
+    output_is_bounded: bool = True
+    """False where nobody says a cap: `maximum_output_tokens` is then a guess of ours."""
     prices: Prices | None = None
     """None: the model has no price."""
 
@@ -57,14 +59,14 @@ class Demand:
 
     def with_expected_output(self, tokens: int) -> Demand:
         """The same, with a longer answer expected, if it may be that long."""
-        return replace(
-            self, expected_output_tokens=min(max(tokens, self.expected_output_tokens), self.maximum_output_tokens)
-        )
+        longer = max(tokens, self.expected_output_tokens)
+        most = self.maximum_output_tokens if self.output_is_bounded else max(longer, self.maximum_output_tokens)
+        return replace(self, expected_output_tokens=min(longer, most), maximum_output_tokens=most)
 
     @property
     def is_bounded(self) -> bool:
-        """True where `Maximum` can be promised: nothing of the input is outside of the body."""
-        return self.input_tokens_at_most is not None
+        """True where `Maximum` can be promised: all of the input is in the body, and the output has a cap."""
+        return self.input_tokens_at_most is not None and self.output_is_bounded
 
     def fitting_output_tokens(self, limit: QuotaLimit, maximum: int) -> int | None:
         """The largest output cap with which the request would fit into an otherwise empty limit; None: none would."""

@@ -1,7 +1,7 @@
 """What a model's settled calls teach about the next one: how many tokens its input has, and how long its answers are.
 
-One for each process, in memory: a new one begins with estimates that are too high rather than too low, and has seen
-enough after some dozen calls.
+One for each process, in memory: a new one begins with estimates that are mostly too high (see `reserving.py` for the
+first expectation of an answer's length), and has seen enough after some dozen calls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 COVERED_CALLS: Final = 1000
 """The estimate of input would have been enough for each of the last so many."""
 TRUSTED_CALLS: Final = 50
-"""Before so many, an estimate is only ever raised, and output is expected to be as long as it may be."""
+"""Before so many, an estimate of input is only ever raised, and of the length of answers nothing is told."""
 PERCENTILE: Final = 0.99
 KNOWN_MODELS: Final = 256
 _STEPS_PER_DOUBLING: Final = 4

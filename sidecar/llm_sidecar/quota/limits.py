@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, Self
 
 from llm_sidecar.contract.keys import quota_counter
 from llm_sidecar.contract.limits import ExceededAction, Limit, Reservation
@@ -63,6 +63,29 @@ class QuotaLimit:
 
     def _counter(self, window: Window) -> str:
         return quota_counter(self.name, self.unit, self.per or NO_PERIOD, window.start_ms, window.end_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """The limits that count one model's answers, and what every request asks of them."""
+
+    limits: tuple[QuotaLimit, ...]
+    refuse_unpriced: bool
+    reserve_maximum: bool
+    downgrade: tuple[tuple[str, int], ...]
+    """Names of those that say Downgrade, and from which percentage on."""
+
+    @classmethod
+    def of(cls, limits: tuple[QuotaLimit, ...]) -> Self:
+        """Of limits that all apply to it."""
+        return cls(
+            limits,
+            refuse_unpriced=any(limit.unit is LimitUnit.COST and not limit.is_shadow for limit in limits),
+            reserve_maximum=any(limit.reserves_maximum for limit in limits),
+            downgrade=tuple(
+                (limit.name, limit.downgrade_at_percent) for limit in limits if limit.downgrade_at_percent is not None
+            ),
+        )
 
 
 def held_window(counter: str) -> WindowPair:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -34,7 +35,7 @@ class QuotaRefusal:
     retry_after_ms: int
     never_fits: bool
     fitting_output_tokens: int | None = None
-    """Of a request that never fits: the largest output cap with which it would."""
+    """Of a request that never fits: the largest output cap with which it would, into all limits."""
     can_downgrade: bool = False
     """A cheaper model may answer instead."""
 
@@ -113,15 +114,32 @@ class LimitState:
 
 
 def tightest_refusal(states: Iterable[LimitState], *, now_ms: int, demand: Demand) -> QuotaRefusal | None:
-    """Of the limits that refuse, the one to tell: one that can never be met, else the one to wait for longest."""
+    """Of the limits that refuse, the one to tell: one that can never be met, else the one to wait for longest.
+
+    Of several that can never be met, the one that leaves the least output: a cap that fits it fits them all.
+    """
     refusals = [refusal for state in states if (refusal := state.refusal(now_ms=now_ms, demand=demand)) is not None]
-    return max(refusals, key=lambda refusal: (refusal.never_fits, refusal.retry_after_ms), default=None)
+    return max(
+        refusals,
+        key=lambda refusal: (
+            refusal.never_fits,
+            -(refusal.fitting_output_tokens or 0) if refusal.never_fits else refusal.retry_after_ms,
+        ),
+        default=None,
+    )
 
 
 def tightest_remaining(states: Iterable[LimitState]) -> str | None:
-    """`NAME=remaining` of the limit that is nearest to its end, by its share."""
-    tightest = min(states, key=lambda state: state.remaining / max(1, state.maximum), default=None)
-    return None if tightest is None else f"{tightest.limit.name}={shown(tightest.limit.unit, tightest.remaining)}"
+    """`NAME=remaining` of the limit that is nearest to its end, by its share; of those that refuse anything."""
+    tightest, least_share, least = None, math.inf, 0
+    for state in states:
+        if state.limit.is_shadow:
+            continue
+        remaining = state.remaining
+        share = remaining / max(1, state.maximum)
+        if share < least_share:
+            tightest, least_share, least = state.limit, share, remaining
+    return None if tightest is None else f"{tightest.name}={shown(tightest.unit, least)}"
 
 
 def shown(unit: LimitUnit, amount: int) -> str:

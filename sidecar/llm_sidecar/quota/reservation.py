@@ -28,7 +28,7 @@ class Reservation:
     shadow_refused: tuple[str, ...] = ()
     """Limits that only watch, and would have refused it."""
     local_holds: dict[str, Hold] = field(default_factory=dict)
-    """Of a request that was let in by this sidecar's own share: what it holds there, by limit."""
+    """Of a request that was let in by this sidecar's own share: what it holds there, by counter."""
 
     @property
     def backed(self) -> bool:

@@ -9,12 +9,21 @@ from llm_sidecar.contract import keys
 from llm_sidecar.store import Script
 
 
+def _source(name: str) -> str:
+    return (files("llm_sidecar.quota") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
 def _script(name: str) -> Script:
-    return Script(name=name, source=(files("llm_sidecar.quota") / "lua" / f"{name}.lua").read_text(encoding="utf-8"))
+    return Script(name=name, source=_source(name))
 
 
-RESERVE: Final = _script("reserve")
-SETTLE: Final = _script("settle")
+def _counting_script(name: str) -> Script:
+    """One that begins with what all that add to counters share."""
+    return Script(name=name, source=f"{_source('counting')}\n{_source(name)}")
+
+
+RESERVE: Final = _counting_script("reserve")
+SETTLE: Final = _counting_script("settle")
 RENEW: Final = _script("renew")
 RESTORE: Final = _script("restore")
 SHARE: Final = _script("share")

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from llm_sidecar.contract.quota_counters import LimitUnit
 from llm_sidecar.contract.team_quota_resource import (
     OnAbandoned,
     OnStoreUnavailable,
@@ -24,7 +23,7 @@ from llm_sidecar.optimization.clamp import clamped_output_tokens
 from llm_sidecar.quota.demand import NOTHING, Charge, Demand, Hold
 from llm_sidecar.quota.learning import Learning
 from llm_sidecar.quota.ledger import RELEASED, LedgerEntry
-from llm_sidecar.quota.limits import QuotaLimit, WindowPair, compile_limits, held_window
+from llm_sidecar.quota.limits import ModelLimits, QuotaLimit, WindowPair, compile_limits, held_window
 from llm_sidecar.quota.local_share import LocalShare
 from llm_sidecar.quota.refusal import (
     LimitState,
@@ -47,6 +46,8 @@ LEASE_SECONDS: Final = 60.0
 _RENEW_BATCH: Final = 500
 _RENEW_RETRY_SECONDS: Final = 1.0
 _KNOWN_MODELS: Final = 1024
+_LEVEL_SECONDS: Final = 2.0
+"""For how long it is believed how far a limit is used: one of some models is not read while others answer."""
 
 
 class Quota:
@@ -72,14 +73,15 @@ class Quota:
         self._lease_ms = int(lease_seconds * 1000)
         self._clock_ms = clock_ms
         self._store_ahead_ms = 0
+        self._restoring = asyncio.Lock()
         self._seen = SeenCounters(sidecar)
-        self._settlements = SettlementQueue(self._book, on_dropped=on_dropped)
+        self._settlements = SettlementQueue(self._book, on_dropped=on_dropped, journal=journal)
         self._journal = journal
-        self._share = LocalShare(store, keys=share_keys(team), sidecar=sidecar, is_settled=self._is_settled)
+        self._share = LocalShare(
+            store, keys=share_keys(team), sidecar=sidecar, is_settled=self._is_settled, clock_ms=self._store_clock_ms
+        )
         self._open: dict[str, tuple[Reservation, float]] = {}
         self._renewal: asyncio.Task[None] | None = None
-        for settlement in () if journal is None else journal.replay():
-            self._settlements.add(settlement)
         self.configure(spec)
 
     @property
@@ -106,33 +108,38 @@ class Quota:
         """Take new limits for requests from now on. What is spent stays spent; open requests settle as reserved."""
         self._limits = compile_limits(spec)
         self._windows: dict[str, WindowPair] = {}
-        self._by_model: dict[str, tuple[QuotaLimit, ...]] = {}
-        self._levels: dict[str, tuple[int, float]] = {}
+        self._by_model: dict[str, ModelLimits] = {}
+        self._levels: dict[str, tuple[int, int, float]] = {}
         self._policy = spec.on_store_unavailable
         self._allows_unpriced = spec.unpriced_requests is UnpricedRequests.ALLOW
+        self.wants_prices = not self._allows_unpriced and ModelLimits.of(self._limits).refuse_unpriced
+        """A cost limit refuses what has no price."""
         self._output_clamp = spec.optimization.max_output_tokens
         self._charges_abandoned = spec.on_abandoned is OnAbandoned.CHARGE
-        wanted = self._policy is OnStoreUnavailable.LOCAL_SHARE and bool(self._limits)
-        self._share.configure(self._limits if wanted else ())
+        wanted = self._policy is OnStoreUnavailable.LOCAL_SHARE
+        self._share.configure(_refusing(self._limits) if wanted else ())
 
     def limits_of(self, model: str) -> tuple[QuotaLimit, ...]:
         """The limits that count what a model answers."""
+        return self._of_model(model).limits
+
+    def _of_model(self, model: str) -> ModelLimits:
         known = self._by_model.get(model)
         if known is None:
-            known = tuple(limit for limit in self._limits if limit.applies_to(model))
+            known = ModelLimits.of(tuple(limit for limit in self._limits if limit.applies_to(model)))
             if len(self._by_model) < _KNOWN_MODELS:  # names that clients type must not fill the memory
                 self._by_model[model] = known
         return known
 
     def refuses_unpriced(self, model: str, *, has_price: bool) -> bool:
-        """True where a cost limit counts this model, and it has no price to count with."""
-        if has_price or self._allows_unpriced:
+        """True where a cost limit that refuses counts this model, and it has no price to count with."""
+        if has_price or not self.wants_prices:
             return False
-        return any(limit.unit is LimitUnit.COST for limit in self.limits_of(model))
+        return self._of_model(model).refuse_unpriced
 
     def needs_bound(self, model: str) -> bool:
         """True where a limit reserves the most that a request may take."""
-        return any(limit.reserves_maximum for limit in self.limits_of(model))
+        return self._of_model(model).reserve_maximum
 
     def needs_revision(self, reservation: Reservation, demand: Demand) -> bool:
         """True where another demand holds anything else than what is held."""
@@ -146,19 +153,24 @@ class Quota:
             for limit in limits
         )
 
-    def output_cap(self, request: ParsedRequest, model_maximum: int) -> int:
-        """The most output tokens that a request may be answered with."""
-        asked = clamped_output_tokens(request, self._output_clamp)
-        return model_maximum if asked is None else asked
+    def output_cap(self, request: ParsedRequest) -> int | None:
+        """The most output tokens that a request lets itself be answered with, or the team's clamp; None: no bound."""
+        return clamped_output_tokens(request, self._output_clamp)
 
     def wants_cheaper(self, model: str) -> bool:
-        """True where a limit that says Downgrade was, when last seen, used as far as it says."""
-        now_ms = self._clock_ms() + self._store_ahead_ms
-        for limit in self.limits_of(model):
-            if limit.downgrade_at_percent is not None:
-                end_ms, percent = self._levels.get(limit.name, (0, 0.0))
-                if now_ms < end_ms and percent >= limit.downgrade_at_percent:
-                    return True
+        """True where a limit that says Downgrade was, when seen a moment ago, used as far as it says.
+
+        What was seen earlier does not count: whoever asks for the model then hears the level with its reservation.
+        """
+        downgrading = self._of_model(model).downgrade
+        if not downgrading:
+            return False
+        now_ms = self._clock_ms()
+        for name, at_percent in downgrading:
+            seen_ms, end_ms, percent = self._levels.get(name, (0, 0, 0.0))
+            is_recent = 0 <= now_ms - seen_ms < _LEVEL_SECONDS * 1000 and now_ms + self._store_ahead_ms < end_ms
+            if is_recent and percent >= at_percent:
+                return True
         return False
 
     async def reserve(self, request_id: str, demand: Demand) -> Reservation:
@@ -248,13 +260,14 @@ class Quota:
         held = {limit.name: held_window(counter) for limit, counter in reservation.counters}
         for _attempt in range(3):
             instant_ms = self._clock_ms() + self._store_ahead_ms
+            asked_under = seen.incarnation
             arguments: list[str | int] = [
                 reservation.request_id,
                 mode,
                 self._lease_ms,
                 seen.sequence_field,
                 seen.sequence,
-                seen.incarnation,
+                asked_under,
             ]
             windows = [held.get(limit.name) or self._window(limit, instant_ms) for limit in limits]
             for limit, pair, hold in zip(limits, windows, holds, strict=True):
@@ -268,10 +281,11 @@ class Quota:
                     hold.beyond,
                     hold.abandoned_charge,
                     0 if limit.is_shadow else 1,
+                    limit.thresholds,
                 )
             status, now_ms, figures = _parse(await self._store.run(RESERVE, self._keys, arguments))
             if status == b"lost":
-                await self._restore()
+                await self._restore(asked_under)
                 continue
             if status == b"stale":  # our clock, not Redis's, was off: take its time and ask once more
                 self._store_ahead_ms = now_ms - self._clock_ms()
@@ -299,15 +313,19 @@ class Quota:
             break
         raise StoreUnavailable("protocol", maybe_executed=False)
 
-    async def _restore(self) -> None:
-        new_incarnation = f"{self._sidecar}:{time.time_ns():x}"
-        reply = await self._store.run(RESTORE, self._keys[:1], self._seen.restoring(new_incarnation))
-        self._seen.restored(reply)
+    async def _restore(self, lost_incarnation: str) -> None:
+        """Tell the store what it has forgotten; once, for all whose call has found that out."""
+        async with self._restoring:
+            if self._seen.incarnation == lost_incarnation:
+                new_incarnation = f"{self._sidecar}:{time.time_ns():x}"
+                reply = await self._store.run(RESTORE, self._keys[:1], self._seen.restoring(new_incarnation))
+                self._seen.restored(reply)
 
     async def _book(self, batch: Sequence[Settlement]) -> None:
         seen = self._seen
         for _attempt in range(3):
-            arguments: list[str | int] = [seen.sequence_field, seen.sequence, seen.incarnation, self._sidecar]
+            asked_under = seen.incarnation
+            arguments: list[str | int] = [seen.sequence_field, seen.sequence, asked_under, self._sidecar]
             for settlement in batch:
                 if settlement.mode is SettleMode.FIRST:
                     settlement.incarnation = seen.incarnation
@@ -317,11 +335,9 @@ class Quota:
                 arguments += settlement.arguments()
             reply = await self._store.run(SETTLE, self._keys, arguments)
             if reply == [b"lost"]:
-                await self._restore()
+                await self._restore(asked_under)
                 continue
             seen.settled(reply)
-            if self._journal is not None:
-                self._journal.settled(settlement.request_id for settlement in batch)
             return
         raise StoreUnavailable("protocol", maybe_executed=False)
 
@@ -336,7 +352,7 @@ class Quota:
             self._seen.used(state.counter, state.used)
             self._seen.credit(state.counter, state.credit)
             if state.limit.downgrade_at_percent is not None:
-                self._levels[state.limit.name] = (state.resets_at_ms, state.level_percent)
+                self._levels[state.limit.name] = (self._clock_ms(), state.resets_at_ms, state.level_percent)
 
     # --- without the store
 
@@ -344,17 +360,14 @@ class Quota:
         self, reservation: Reservation, *, limits: tuple[QuotaLimit, ...], unavailable: StoreUnavailable
     ) -> Reservation:
         self._unbacked(reservation, limits)
-        match self._policy:
+        refusing = _refusing(limits)
+        match self._policy if refusing else OnStoreUnavailable.ALLOW:
             case OnStoreUnavailable.ALLOW:
                 self._remember(reservation)
                 return reservation
             case OnStoreUnavailable.LOCAL_SHARE:
-                holds = {
-                    limit.name: reservation.demand.hold(limit, charges_abandoned=False)
-                    for limit in limits
-                    if not limit.is_shadow
-                }
-                lacking = self._share.take(reservation, limits, holds, self._clock_ms() + self._store_ahead_ms)
+                holds = {limit.name: reservation.demand.hold(limit, charges_abandoned=False) for limit in refusing}
+                lacking = self._share.take(reservation, refusing, holds, self._clock_ms() + self._store_ahead_ms)
                 if lacking is None:
                     self._remember(reservation)
                     return reservation
@@ -378,6 +391,10 @@ class Quota:
         reservation.counters = tuple(
             (limit, held.get(limit.name) or self._window(limit, instant_ms).counters[0]) for limit in limits
         )
+
+    def _store_clock_ms(self) -> int:
+        """The store's time, as far as it is known: its clock decides which window is the current one."""
+        return self._clock_ms() + self._store_ahead_ms
 
     def _is_settled(self) -> bool:
         return self._settlements.pending == 0
@@ -406,8 +423,6 @@ class Quota:
             ),
             words=words,
         )
-        if self._journal is not None and not reservation.backed:  # no lease will charge it, if this process ends
-            self._journal.keep(settlement)
         self._settlements.add(settlement)
 
     async def _keep_leases(self) -> None:
@@ -429,6 +444,11 @@ class Quota:
                 pause_seconds = period_seconds
             except StoreUnavailable:
                 pause_seconds = min(period_seconds, _RENEW_RETRY_SECONDS)
+
+
+def _refusing(limits: tuple[QuotaLimit, ...]) -> tuple[QuotaLimit, ...]:
+    """Those that do more than watch."""
+    return tuple(limit for limit in limits if not limit.is_shadow)
 
 
 def _parse(reply: Reply) -> tuple[bytes, int, list[Reply]]:

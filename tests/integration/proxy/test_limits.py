@@ -85,6 +85,7 @@ async def test_only_so_many_requests_run_at_the_same_time(
     refused = await proxy.chat()
     assert (refused.status, refused.code) == (429, "team_quota_exceeded")
     assert (refused.headers["retry-after-ms"], refused.headers["x-should-retry"]) == ("1000", "true")
+    assert "try again in about 1 s" in refused.json()["error"]["message"]
     gate.set()
     assert [(await one).status for one in running] == [200, 200]
     await until(lambda: booked(store_url) == {})
@@ -175,9 +176,41 @@ async def test_a_shadow_limit_refuses_nothing_and_is_counted(
 ) -> None:
     limit = {"name": "shadow", "per": "Day", "requests": 1, "onExceeded": {"action": "Shadow"}}
     proxy = await team_of(start_proxy, store_url, [provider("p", (await serve()).base_url)], limit)
-    assert [(await proxy.chat()).status for _ in range(3)] == [200, 200, 200]
+    replies = [await proxy.chat() for _ in range(3)]
+    assert [one.status for one in replies] == [200, 200, 200]
+    assert not any("x-llm-sidecar-quota-remaining" in one.headers for one in replies)
     assert proxy.metric("llm_quota_shadow_refusals_total", team="payments/payments", limit="shadow") == 2
     await until(lambda: booked(store_url) == {"shadow|used": 3})
+
+
+async def test_a_shadow_cost_limit_lets_models_without_a_price_pass(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    limit = {"name": "next-year", "per": "Month", "costUSD": "300", "onExceeded": {"action": "Shadow"}}
+    proxy = await team_of(start_proxy, store_url, [provider("p", (await serve()).base_url)], limit)
+    assert (await proxy.chat()).status == 200
+
+
+async def test_a_moment_near_a_limit_of_one_model_passes_and_the_model_is_asked_again(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    gate = asyncio.Event()
+    dear, cheap = await serve(held_back(gate)), await serve()
+    providers = [
+        provider("dear", dear.base_url, models=[{"name": "m", "pricing": DEAR}]),
+        provider("cheap", cheap.base_url, models=[{"name": "small", "pricing": CHEAP, "downgradeFor": ["m"]}]),
+    ]
+    action = {"action": "Downgrade", "downgradeAtPercent": 80}
+    budget = {"name": "budget", "per": "Month", "costUSD": "1", "models": ["m"], "onExceeded": action}
+    proxy = await team_of(start_proxy, store_url, providers, budget, cache={"generations": "None"})
+    large = asyncio.create_task(proxy.chat(max_tokens=850))
+    await until(lambda: len(dear.seen) == 1)
+    assert (await proxy.chat(max_tokens=10)).headers["x-llm-sidecar-model"] == "small"
+    gate.set()
+    assert (await large).headers["x-llm-sidecar-model"] == "m"
+    async with asyncio.timeout(10):
+        while (await proxy.chat(max_tokens=10)).headers["x-llm-sidecar-model"] != "m":  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.05)
 
 
 async def test_input_that_is_not_in_the_body_is_marked_under_maximum(
@@ -210,4 +243,5 @@ async def test_with_the_store_away_a_share_is_spent_and_then_refused(start_proxy
 
 def _share(url: str) -> int:
     with redis.Redis.from_url(url) as client:
-        return sum(int(part) for key in client.keys("*:quota:shares") for part in client.hvals(key))
+        parts = [int(share.split()[0]) for key in client.keys("*:quota:shares") for share in client.hvals(key)]
+        return sum(part % 10**7 - part // 10**7 for part in parts)  # from and to: see share.lua

@@ -82,7 +82,9 @@ class QuotaMachine(RuleBasedStateMachine):
         self.numbers = count(1)
         self.settled: list[tuple[int, Settlement]] = []
         self.local: dict[str, int] = {}
-        """By counter: what sidecars hold or have spent of their shares since the store went away."""
+        """By counter: what open requests hold of their sidecars' shares."""
+        self.untold: dict[str, int] = {}
+        """By counter: what was spent of shares, and the store has not heard of."""
         self.may_exceed = False
         """Something was spent unchecked, or settled after its lease had ended: a limit may be overrun then."""
         self.fleet = self.place.run(self._started())
@@ -216,6 +218,7 @@ class QuotaMachine(RuleBasedStateMachine):
         for request in list(self.model.requests.values()):
             if request.sidecar == sidecar:
                 request.is_orphan = True
+                self._drop_local(request)
                 if request.state == "absent":
                     del self.model.requests[request.request_id]
         self.place.run(self._replace(sidecar))
@@ -252,7 +255,8 @@ class QuotaMachine(RuleBasedStateMachine):
         self.place.run(self._check())
 
     async def _check(self) -> None:
-        for counter, spent in self.local.items():
+        for counter in self.local | self.untold:
+            spent = self.local.get(counter, 0) + self.untold.get(counter, 0)
             assert spent <= LOCAL_SHARE * self.highest[counter.split("|")[0]], (counter, spent)
         if self.fleet.is_away:
             return  # what is settled is on its way
@@ -307,11 +311,9 @@ class QuotaMachine(RuleBasedStateMachine):
             record = await self._record(request_id)
             if record is None:
                 assert not reservation.backed
-                for limit, counter in reservation.counters:
-                    if limit.name in reservation.local_holds:
-                        hold = reservation.local_holds[limit.name]
-                        self.local[counter] = self.local.get(counter, 0) + hold.amount
-                        request.local[counter] = hold.amount
+                request.local = {counter: hold.amount for counter, hold in reservation.local_holds.items()}
+                for counter, amount in request.local.items():
+                    self.local[counter] = self.local.get(counter, 0) + amount
                 self.may_exceed = self.may_exceed or self.place.policy == "Allow"
                 if was_heard:
                     self._must_lack_room(limits, demand, before_ms)
@@ -345,6 +347,7 @@ class QuotaMachine(RuleBasedStateMachine):
         self.model.settle(request, charge)
         await self._drained(request.sidecar)
         if not self.fleet.is_away:
+            self.untold.clear()
             repeated = Settlement(
                 request_id=request.request_id,
                 mode=SettleMode.AGAIN,
@@ -356,28 +359,36 @@ class QuotaMachine(RuleBasedStateMachine):
     def _end_local(self, request: Request, charge: Charge) -> None:
         """What it held of the share is now what it cost."""
         for limit, counter in request.reservation.counters:
-            if counter in request.local and counter in self.local:
+            if counter in request.local:
                 amount, rest = charge.amount(limit.unit)
-                self.local[counter] += amount + (rest > 0) - request.local[counter]
+                self.untold[counter] = self.untold.get(counter, 0) + amount + (rest > 0)
+        self._drop_local(request)
+
+    def _drop_local(self, request: Request) -> None:
+        for counter, amount in request.local.items():
+            self.local[counter] -= amount
+        request.local = {}
 
     async def _refresh(self) -> None:
-        """As each sidecar does by itself every few seconds."""
-        for quota in self.fleet.quotas:
+        """As each sidecar does by itself every few seconds, until each has its part."""
+        for quota in self.fleet.quotas * SIDECARS:
             if self.place.policy == "LocalShare":
                 await quota.share.refresh()
 
     async def _come_back(self) -> None:
         self.fleet.is_away = False
-        self.local.clear()
         for number, link in enumerate(self.fleet.links):
             link.is_away = False
             await self._drained(number)
+        self.untold.clear()  # what open requests hold is still theirs alone to tell
 
     async def _release(self, request: Request) -> None:
         self.fleet.quotas[request.sidecar].release(request.reservation)
         self._end_local(request, Charge(requests=0))
         self.model.forget(request)
         await self._drained(request.sidecar)
+        if not self.fleet.is_away:
+            self.untold.clear()
 
     async def _replace(self, sidecar: int) -> None:
         await _killed(self.fleet.quotas[sidecar])

@@ -72,3 +72,24 @@ def test_who_answers_while_the_store_is_away_is_charged_to_its_own_limits(
     one.settle(pick=0, share=1.0, lost=None)
     one.the_store_is_back()
     one.counters_are_the_models()
+
+
+def test_what_is_open_over_the_stores_return_counts_against_the_next_share(machine: Make) -> None:
+    """A sidecar's share of `dear`, by the month, is 2,000 tokens, and of `strict`, by the minute, as many."""
+    one, large = machine("LocalShare"), (100, 500, 500)
+    one.the_store_goes_away()
+    for _ in range(4):
+        one.reserve(sidecar=0, model="dear-1", tokens=large, lost=None)
+    was_open = len(one.model.requests)
+    assert was_open == 3
+    one.the_store_is_back()
+    one.the_store_goes_away()
+    for _ in range(was_open):
+        one.settle(pick=0, share=1.0, lost=None)
+        one.counters_are_the_models()
+    one.a_window_ends()
+    for sidecar in (0, 1, 2) * 3:
+        one.reserve(sidecar=sidecar, model="dear-1", tokens=large, lost=None)
+        one.counters_are_the_models()
+    one.the_store_is_back()
+    one.counters_are_the_models()

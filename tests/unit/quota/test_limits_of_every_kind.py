@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -107,6 +108,59 @@ async def test_a_shadow_limit_refuses_nothing_and_tells(store: RedisStore, open_
     assert (await quota.reserve("a", demand(10, 0))).shadow_refused == ()
     assert (await quota.reserve("b", demand(1, 0))).shadow_refused == ("shadow",)
     assert await counters(store) == {"shadow|held": 11}
+
+
+async def test_a_shadow_limit_is_not_told_as_the_tightest(open_quota: OpenQuota) -> None:
+    shadow = {"name": "shadow", "per": "Day", "tokens": 1, "onExceeded": {"action": "Shadow"}}
+    quota = open_quota(shadow, {"name": "daily", "per": "Day", "tokens": 100})
+    assert (await quota.reserve("a", demand(10, 0))).remaining == "daily=90"
+    assert (await open_quota(shadow).reserve("b", demand(10, 0))).remaining is None
+
+
+async def test_a_shadow_cost_limit_refuses_no_model_without_a_price(open_quota: OpenQuota) -> None:
+    shadow = {**BUDGET, "onExceeded": {"action": "Shadow"}}
+    assert not open_quota(shadow).refuses_unpriced("m", has_price=False)
+    assert open_quota(shadow, {**BUDGET, "name": "real"}).refuses_unpriced("m", has_price=False)
+
+
+async def test_a_level_that_was_seen_a_while_ago_downgrades_nobody(open_quota: OpenQuota) -> None:
+    later_ms = 0
+
+    def clock_ms() -> int:
+        return time.time_ns() // 1_000_000 + later_ms
+
+    action = {"action": "Downgrade", "downgradeAtPercent": 80}
+    limit = {"name": "big", "per": "Month", "tokens": 10, "models": ["m"], "onExceeded": action}
+    quota = open_quota(limit, clock_ms=clock_ms)
+    held = [await quota.reserve(f"r{number}", demand(1, 0, model="m")) for number in range(9)]
+    assert quota.wants_cheaper("m")
+    for one in held:
+        quota.release(one)
+    await settled(quota)
+
+    later_ms = 1900
+    await quota.reserve("a", demand(1, 0, model="small"))
+    assert quota.wants_cheaper("m")
+    later_ms = 2100
+    assert not quota.wants_cheaper("m")
+    await quota.reserve("b", demand(1, 0, model="m"))
+    assert not quota.wants_cheaper("m")
+    later_ms = -1000  # a clock that was put back must not keep it either
+    assert not quota.wants_cheaper("m")
+
+
+async def test_of_several_limits_the_cap_that_fits_them_all_is_told(open_quota: OpenQuota) -> None:
+    limits = [{"name": str(tokens), "per": "Day", "tokens": tokens} for tokens in (1000, 500, 800)]
+    quota = open_quota(*limits)
+    with pytest.raises(QuotaExceeded) as raised:
+        await quota.reserve("a", demand(100, 5000))
+    refusal = raised.value.refusal
+    assert (refusal.limit_name, refusal.never_fits, refusal.fitting_output_tokens) == ("500", True, 400)
+    await quota.reserve("b", demand(100, 400))
+
+    with pytest.raises(QuotaExceeded) as raised:
+        await open_quota(*limits).reserve("c", demand(600, 5000))
+    assert (raised.value.refusal.limit_name, raised.value.refusal.fitting_output_tokens) == ("500", None)
 
 
 async def test_maximum_holds_the_bound_and_expected_what_is_usual(store: RedisStore, open_quota: OpenQuota) -> None:

@@ -1,9 +1,9 @@
-"""What a sidecar may spend while the store is away, and that all of them together never spend more than a tenth."""
+"""What a sidecar may spend while the store is away, and what it is told when that is not enough."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,10 @@ import pytest
 from llm_sidecar.quota import Quota, QuotaStoreUnavailable
 from llm_sidecar.quota.journal import Journal
 from llm_sidecar.quota.local_share import GRANT_SECONDS, WHOLE_PPM
-from llm_sidecar.quota.scripts import share_keys
 from llm_sidecar.quota.settlement import Settlement, SettleMode
 from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.store import Reply, Script, StoreUnavailable
-from tests.unit.quota.conftest import TEAM, command, counters, demand, settle, settled
+from tests.unit.quota.conftest import counters, demand, settle, settled
 
 OpenQuota = Callable[..., Quota]
 DAILY = {"name": "daily", "per": "Day", "tokens": 1000}
@@ -27,11 +26,17 @@ class Switch:
     def __init__(self, store: RedisStore) -> None:
         self._store = store
         self.available = True
+        self.loses_reply_to: str | None = None
+        """The first word of a script's arguments."""
 
-    async def run(self, script: Script, keys: object, arguments: object) -> Reply:
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Reply:
         if not self.available:
             raise StoreUnavailable("connection", maybe_executed=False)
-        return await self._store.run(script, keys, arguments)  # type: ignore[arg-type]
+        reply = await self._store.run(script, keys, arguments)
+        if self.loses_reply_to is not None and arguments[0] == self.loses_reply_to:
+            self.loses_reply_to = None
+            raise StoreUnavailable("timeout")
+        return reply
 
 
 @pytest.fixture
@@ -43,6 +48,12 @@ async def local(open_quota: OpenQuota, switch: Switch, name: str = "pod-1", **op
     quota = open_quota(DAILY, policy="LocalShare", store=switch, sidecar=name, **options)
     await quota.share.refresh()
     return quota
+
+
+async def lacking(quota: Quota, tokens: int) -> str:
+    with pytest.raises(QuotaStoreUnavailable) as refused:
+        await quota.reserve("refused", demand(tokens, 0))
+    return refused.value.lacking
 
 
 async def test_a_tenth_of_what_was_left_may_be_spent_while_the_store_is_away(
@@ -75,23 +86,85 @@ async def test_a_sidecar_that_never_saw_the_store_has_no_share(switch: Switch, o
     assert "has not reached the store" in raised.value.lacking
 
 
-async def test_all_shares_together_are_never_more_than_the_whole(
+async def test_what_is_open_when_the_store_returns_counts_against_the_next_share(
     store: RedisStore, switch: Switch, open_quota: OpenQuota
 ) -> None:
-    quotas = [await local(open_quota, switch, f"pod-{number}") for number in range(5)]
-    assert [quota.share.ppm for quota in quotas] == [WHOLE_PPM, 0, 0, 0, 0]
-    for _ in range(3):
-        for quota in quotas:
-            await quota.share.refresh()
-            shares = await command(store, "HVALS", share_keys(TEAM)[1])
-            assert isinstance(shares, list)
-            assert sum(int(share) for share in shares if isinstance(share, bytes)) <= WHOLE_PPM
-    assert [quota.share.ppm for quota in quotas] == [WHOLE_PPM // 5] * 5
+    first = await local(open_quota, switch, "pod-1")
+    switch.available = False
+    open_ = [await first.reserve(f"a{number}", demand(10, 0)) for number in range(10)]
 
-    await quotas[0].close(timeout_seconds=1)
-    for quota in quotas[1:]:
+    switch.available = True
+    second = await local(open_quota, switch, "pod-2")
+    for quota in (first, second, first, second):  # nobody else is given what is spent, and not told
         await quota.share.refresh()
-    assert quotas[-1].share.ppm == WHOLE_PPM // 4
+    assert (first.share.ppm, second.share.ppm) == (WHOLE_PPM, 0)
+
+    switch.available = False
+    for held in open_[:5]:
+        with pytest.raises(QuotaStoreUnavailable):
+            await first.reserve("more", demand(1, 0))
+        settle(first, held, 10, "measured")
+    with pytest.raises(QuotaStoreUnavailable):
+        await first.reserve("more", demand(1, 0))
+    settle(first, open_[5], 3, "measured")
+    await first.reserve("in place of what was held too much", demand(7, 0))
+
+    switch.available = True
+    for held in open_[6:]:
+        first.release(held)
+    await settled(first)
+    assert (await counters(store))["daily|used"] == 53
+
+
+async def test_what_changes_its_model_without_the_store_gives_its_share_back(
+    switch: Switch, open_quota: OpenQuota
+) -> None:
+    dear = {"name": "dear", "per": "Day", "tokens": 1000, "models": ["dear*"]}
+    quota = open_quota(dear, DAILY, policy="LocalShare", store=switch, sidecar="pod-1")
+    await quota.share.refresh()
+    switch.available = False
+    moved = await quota.reserve("a", demand(100, 0, model="dear-1"))
+    await quota.revise(moved, demand(50, 0, model="cheap-1"))
+    settle(quota, moved, 50, "measured")
+
+    await quota.reserve("b", demand(50, 0, model="dear-1"))
+
+
+async def test_a_share_that_is_spent_by_nobody_is_not_told_to_be(
+    store: RedisStore, switch: Switch, open_quota: OpenQuota
+) -> None:
+    first = await local(open_quota, switch, "pod-1")
+    second = await local(open_quota, switch, "pod-2")
+    switch.available = False
+    assert "other sidecars still had all of it" in await lacking(second, 1)
+    assert "is smaller than what this request needs" in await lacking(first, 101)
+
+    switch.available = True
+    settle(first, await first.reserve("all", demand(1000, 0)), 1000, "measured")
+    await settled(first)
+    await first.share.refresh()
+    switch.available = False
+    assert "nothing was left of the limit" in await lacking(first, 1)
+
+
+async def test_a_sidecar_whose_clock_is_wrong_is_granted_a_part_of_the_stores_window(
+    switch: Switch, open_quota: OpenQuota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = await local(open_quota, switch, "pod-1")
+    settle(right, await right.reserve("before", demand(900, 0)), 900, "measured")
+    await settled(right)
+    await right.close(timeout_seconds=1)
+    time_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: time_ns() + 48 * 3600 * 10**9)
+    wrong = open_quota(DAILY, policy="LocalShare", store=switch, sidecar="pod-2")
+    wrong.release(await wrong.reserve("it is told the time", demand(1, 0)))
+    await settled(wrong)
+    await wrong.share.refresh()
+
+    switch.available = False
+    with pytest.raises(QuotaStoreUnavailable):
+        await wrong.reserve("a", demand(11, 0))
+    await wrong.reserve("b", demand(10, 0))
 
 
 async def test_a_share_ends_by_itself(switch: Switch, open_quota: OpenQuota) -> None:

@@ -1,12 +1,12 @@
 -- Reserve in every limit at once, or in none, by the server's own clock.
 --
 -- KEYS: counters (hash), leases (sorted set), reservations (hash), ledger (stream), alerts (stream); all of one team,
---       so of one Cluster slot.
+--       so of one Cluster slot. counting.lua stands before this script.
 -- ARGV: id, mode, lease in ms, field of the caller's sequence, the highest that it has seen, incarnation seen ('' for
 --       none), then for each limit: counter of
 --       the current window, counter of the next one, start of the current, the instant between the two, end of the
 --       next, limit, amount to hold, by how much the request may exceed that, charge if abandoned (<= amount),
---       1 where the limit refuses, 0 where it only watches.
+--       1 where the limit refuses, 0 where it only watches, thresholds in per cent ('50,80').
 -- Modes: new     a request's first reservation; the same call again finds its hold
 --        revise  the same request, with other amounts or limits: what it holds is replaced, or stays as it was
 --        force   as revise, and nothing refuses: an answer is already longer than was expected
@@ -19,20 +19,14 @@
 -- A record is its state (o open, a abandoned, c closed), then a line "counter TAB amount TAB charge TAB beyond" for
 -- each limit. The keys never expire: a server that evicts what expires (volatile-*) must not lose a counter.
 
-local COUNTERS, LEASES, RESERVATIONS, LEDGER = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local RECLAIM_AHEAD, RECLAIM_WHEN_SHORT, RECLAIM_ROUNDS = 20, 200, 10
 local SWEEP_FIELDS = 500
 local ABANDONED_KEPT_MS = 24 * 60 * 60 * 1000
-local LEDGER_ENTRIES = 100000
-local FIRST, STRIDE = 7, 10
+local FIRST, STRIDE = 7, 11
 local LINE = '([^\t\n]+)\t(%d+)\t(%d+)\t(%d+)'
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local now_text = string.format('%.0f', now)
-
--- Lua's numbers are doubles: above 2^53 they are no longer exact. So amounts stay decimal strings, are added by
--- HINCRBY (64-bit integers), and are compared as two halves of nine digits and the rest, each far below 2^53.
+-- Lua's numbers are doubles: above 2^53 they are no longer exact. So amounts are compared as two halves of nine digits
+-- and the rest, each far below 2^53.
 local function halves(text)
   if not text or string.byte(text) == 45 then return 0, 0 end -- missing, or "-…" after keys were deleted by hand
   local length = #text
@@ -51,22 +45,31 @@ local function fits(used, held, amount, limit, credit)
   return high * 1000000000 + low <= 0
 end
 
-local function add(counter, kind, amount)
-  if amount ~= '0' and amount ~= '-0' then redis.call('HINCRBY', COUNTERS, counter .. kind, amount) end
+-- After such a charge nobody may ever be let in, and settle. Of a limit that this call does not name, whoever asks for
+-- that one next tells it.
+local function tell_thresholds(used_now)
+  for i = FIRST, #ARGV, STRIDE do
+    local limit = limit_of(ARGV[i])
+    for counter, used in pairs(used_now) do
+      if limit_of(counter) == limit then alert(counter, used, ARGV[i + 5], ARGV[i + 10]) end
+    end
+  end
 end
 
 -- A reservation whose lease ended belongs to a sidecar that is gone: its hold goes, what it surely sent is charged.
 -- The record stays for a while, so that a late settle can charge the difference.
 local function reclaim(count)
+  local used_now
   local ids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now_text, 'LIMIT', 0, count)
   for _, id in ipairs(ids) do
     local record = redis.call('HGET', RESERVATIONS, id)
     if record and string.sub(record, 1, 1) == 'o' then
       local charges = {}
+      used_now = used_now or {}
       for counter, amount, charge, beyond in string.gmatch(record, LINE) do
         add(counter, '|held', '-' .. amount)
         add(counter, '|beyond', '-' .. beyond)
-        add(counter, '|used', charge)
+        used_now[counter] = add(counter, '|used', charge) or used_now[counter]
         if charge ~= '0' then charges[#charges + 1] = counter .. '\t' .. charge end
       end
       redis.call('HSET', RESERVATIONS, id, 'a' .. string.sub(record, 2))
@@ -78,6 +81,7 @@ local function reclaim(count)
       redis.call('ZREM', LEASES, id)
     end
   end
+  if used_now then tell_thresholds(used_now) end
   return #ids
 end
 
@@ -176,6 +180,12 @@ if admitted and (replaces or not known) then
   if first_of_window then sweep() end
 elseif replaces then
   take_back('')
+end
+if not admitted then -- a limit that was lowered may be used up, and never be settled again
+  for n, counter in ipairs(counters) do
+    local i = FIRST + (n - 1) * STRIDE
+    alert(counter, tonumber(values[3 * n] or '0'), ARGV[i + 5], ARGV[i + 10])
+  end
 end
 if changed or admitted then sequence = tostring(redis.call('HINCRBY', COUNTERS, sequence_field, 1)) end
 

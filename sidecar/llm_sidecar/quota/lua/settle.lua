@@ -1,7 +1,7 @@
 -- Replace holds by what was used. By id, so that telling it twice charges once. What is charged goes into the ledger,
 -- and a threshold that is crossed by it into the alerts, once for the whole fleet and window.
 --
--- KEYS: as in reserve.lua, where the records are explained.
+-- KEYS: as in reserve.lua, where the records are explained. counting.lua stands before this script.
 -- ARGV: field of the caller's sequence, the highest that it has seen, incarnation seen ('' for none), the sidecar's
 --       name, then for each settlement: id, mode, number of counters, then for each counter: its name,
 --       amount used, of cost the femto-dollars beyond whole nano-dollars, the limit, thresholds in per cent ('50,80');
@@ -14,48 +14,12 @@
 -- Answer: {sequence, incarnation or '', then counter, used for each counter that was charged}
 --       | {'lost'}: the server has forgotten what the caller has seen; nothing was changed: see restore.lua
 
-local COUNTERS, LEASES, RESERVATIONS, LEDGER, ALERTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local CLOSED_KEPT_MS = 60 * 60 * 1000
-local LEDGER_ENTRIES, ALERT_ENTRIES = 100000, 1000
 local FEMTO_PER_NANO = 1000000
 local LEDGER_WORDS = {'api', 'provider', 'model', 'asked_model', 'source', 'input', 'cache_read', 'cache_write', 'output',
   'reasoning', 'nano_usd', 'femto_rest', 'status'}
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local now_text = string.format('%.0f', now)
 local used_now = {}
-
--- Amounts stay decimal strings: HINCRBY adds 64-bit integers, Lua's doubles would round them. A counter that is full
--- stays as it is, and the rest of the script still happens.
-local function add(counter, kind, amount)
-  if amount == '0' or amount == '-0' then return nil end
-  local sum = redis.pcall('HINCRBY', COUNTERS, counter .. kind, amount)
-  return type(sum) == 'number' and sum or nil
-end
-
--- A limit's counter without its window: the window that was reserved is the record's, not the caller's guess.
-local function limit_of(counter)
-  return string.match(counter, '^(.*)|%d+|%d+$')
-end
-
-local function alert(counter, used, limit, thresholds)
-  local lowest = string.match(thresholds, '^%d+')
-  if not lowest or used * 100 < tonumber(limit) * tonumber(lowest) then return end
-  local told = redis.call('HMGET', COUNTERS, counter .. '|alerted', counter .. '|credit', counter .. '|reset')
-  local reset = tonumber(told[3] or '0')
-  local maximum = tonumber(limit) + tonumber(told[2] or '0') - reset
-  local highest = tonumber(told[1] or '0')
-  for percent in string.gmatch(thresholds, '%d+') do
-    if tonumber(percent) > highest and (used - reset) * 100 >= maximum * tonumber(percent) then
-      local name, unit, per, start_ms, end_ms = string.match(counter, '^(.-)|(.-)|(.-)|(%d+)|(%d+)$')
-      redis.call('XADD', ALERTS, 'MAXLEN', '~', ALERT_ENTRIES, '*', 'limit', name, 'unit', unit, 'per', per,
-        'start_ms', start_ms, 'end_ms', end_ms, 'percent', percent, 'used', string.format('%.0f', used - reset),
-        'maximum', string.format('%.0f', maximum), 'at_ms', now_text)
-      redis.call('HSET', COUNTERS, counter .. '|alerted', percent)
-    end
-  end
-end
 
 -- For the ledger: a decimal with six digits of a nano-dollar, where there is such a rest. One charge is below 2^53.
 local function delta_text(whole, rest)
@@ -100,7 +64,11 @@ local function settle(id, mode, told, entry)
   local charges = {}
   if record then
     local amounts, unmatched = {}, {}
-    for _, one in ipairs(told) do amounts[limit_of(one.counter)], unmatched[limit_of(one.counter)] = one, one end
+    -- The window that was reserved is the record's, not the caller's guess.
+    for _, one in ipairs(told) do
+      local limit = limit_of(one.counter)
+      amounts[limit], unmatched[limit] = one, one
+    end
     for counter, held, charged, beyond in string.gmatch(record, '([^\t\n]+)\t(%d+)\t(%d+)\t(%d+)') do
       local less = '0'
       if state == 'o' then
@@ -109,8 +77,9 @@ local function settle(id, mode, told, entry)
       else -- abandoned: charged already with what it surely sent
         less = charged
       end
-      charge(counter, amounts[limit_of(counter)], less, charges)
-      unmatched[limit_of(counter)] = nil
+      local limit = limit_of(counter)
+      charge(counter, amounts[limit], less, charges)
+      unmatched[limit] = nil
     end
     for _, one in pairs(unmatched) do charge(one.counter, one, '0', charges) end
     close(id, mode)
@@ -132,6 +101,8 @@ end
 
 local told = redis.call('HMGET', COUNTERS, ARGV[1], '#incarnation')
 if tonumber(told[1] or '0') < tonumber(ARGV[2]) or (ARGV[3] ~= '' and ARGV[3] ~= told[2]) then return {'lost'} end
+-- Before every other write: a server without memory refuses this one, and so the script, while nothing has changed.
+local sequence = redis.call('HINCRBY', COUNTERS, ARGV[1], 1)
 
 local i = 5
 while i <= #ARGV do
@@ -146,10 +117,7 @@ while i <= #ARGV do
   i = i + #LEDGER_WORDS
 end
 
-local answer = {
-  tostring(redis.call('HINCRBY', COUNTERS, ARGV[1], 1)),
-  told[2] or '',
-}
+local answer = {tostring(sequence), told[2] or ''}
 for counter, used in pairs(used_now) do
   answer[#answer + 1] = counter
   answer[#answer + 1] = string.format('%.0f', used)

@@ -188,6 +188,33 @@ _FINISHED: Final = re.compile(
     rb'"finish_reason"\s*:\s*"(?:stop|tool_calls)"|"type"\s*:\s*"response.completed"|"finishReason"\s*:\s*"STOP"'
     rb'|"stop_reason"\s*:\s*"(?:end_turn|tool_use|stop_sequence)"'
 )
+_ENDED_BY_ITSELF: Final = frozenset(
+    {"stop", "tool_calls", "function_call", "end_turn", "tool_use", "stop_sequence", "STOP", "completed"}
+)
+"""What the SDKs' types list for an answer that is whole. They also list `length`, `content_filter`, `max_tokens`,
+`pause_turn`, `refusal`, `MAX_TOKENS`, `SAFETY`, `incomplete`, `failed` and more."""
+
+
+def _ended_by_itself(answer: Any) -> bool:
+    """Of a plain answer, by another reading than the product's.
+
+    Every end that it tells, wherever it stands, is a normal one; it tells one, unless it is a count; and nowhere is
+    there an error or a refusal.
+    """
+    told: dict[str, list[Any]] = {}
+    stack = [answer]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            for name, each in value.items():
+                told.setdefault(name, []).append(each)
+        stack += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    wrong = ("error", "refusal", "incomplete_details", "blockReason")
+    if any(value for name in wrong for value in told.get(name, ())) or "refusal" in told.get("type", ()):
+        return False
+    ends = [end for name in ("finish_reason", "stop_reason", "finishReason") for end in told.get(name, ())]
+    ends += told.get("status", ())
+    return all(end in _ENDED_BY_ITSELF for end in ends) if ends else bool({"input_tokens", "totalTokens"} & set(answer))
 
 
 def _may_be_stored(exchange: Exchange, parsed: ParsedRequest) -> bool:
@@ -195,7 +222,7 @@ def _may_be_stored(exchange: Exchange, parsed: ParsedRequest) -> bool:
         return False
     if exchange.is_stream:
         return _FINISHED.search(exchange.response) is not None
-    return FORMATS[parsed.call.api].is_complete(parsed.call, exchange.response)
+    return _ended_by_itself(json.loads(exchange.response))
 
 
 def _has_no_stream(one: Played) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from llm_sidecar.cache.entries import past_time, whole_number
 from llm_sidecar.cache.vectors import pack, unpack
 from llm_sidecar.contract import keys
 from llm_sidecar.store import Script, StoreUnavailable
@@ -111,6 +112,7 @@ class ItemCache:
                 ttl_seconds=ttl_seconds,
             )
             for digest, item in items.items()
+            if item.vector  # there are servers that say null where they have none
         ]
         results = await asyncio.gather(*writes, return_exceptions=True)
         for result in results:
@@ -141,9 +143,16 @@ class ItemCache:
                 return None
             if tuple(head["epochs"]) != epochs or head["crc32"] != zlib.crc32(packed):
                 return None
-            if head["asked_at"] < not_before:
+            model = head["model"]
+            if past_time(head["asked_at"]) < not_before or not isinstance(model, str):
                 return None
-            return Item(unpack(head["kind"], packed), str(head["model"]), int(head["tokens"]))
+            vector = unpack(head["kind"], packed)
+            # It becomes a part of an answer as it is: it must be JSON, and a vector, with a number in each place.
+            if head["kind"] == "json":
+                is_vector = bool(orjson.loads(vector))
+            else:
+                is_vector = len(packed) > 0 and b"null" not in vector
+            return Item(vector, model, whole_number(head["tokens"])) if is_vector else None
         except (ValueError, TypeError, KeyError):
             return None
 

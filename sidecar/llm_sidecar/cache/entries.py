@@ -1,17 +1,21 @@
 """How an answer lies in the store: one line of JSON that tells what it is, then its body.
 
 Whatever does not read exactly like that, names another team or another request, or does not have the body that its head
-promises, is a miss.
+promises, is a miss. So is a head with anything in it that we would not have written: what is taken from here is
+counted, priced and sent, and must not fail there.
 """
 
 from __future__ import annotations
 
+import re
+import time
 import zlib
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
+from llm_sidecar.contract.fields import MAX_TTL_SECONDS
 from llm_sidecar.formats.base import Usage
 
 ENTRY_VERSION: Final = 3
@@ -23,6 +27,11 @@ _WORTH_WHILE: Final = 0.8
 _LEVEL: Final = 1
 """zlib is a part of Python. zstd takes a third of the time and saves as much, for 65 ms at every start, 2.5 MB of
 memory and 24 MB of image; higher levels take twice as long for a twentieth less."""
+MAX_TOKENS: Final = 2**31
+"""More than any answer takes. Whatever is summed up, priced and logged of it still has 64 bits."""
+_CLOCKS_DIFFER_SECONDS: Final = 60.0
+"""So far ahead another pod's clock may be. An entry from later than that would stay fresh for as long as it lies."""
+_ONE_LINE: Final = re.compile(r"[ -~]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +82,55 @@ def decode_entry(team: str, digest: str, epochs: tuple[int, ...], entry: bytes) 
             return None
         if tuple(head["epochs"]) != epochs or head["crc32"] != zlib.crc32(packed):
             return None
-        body = _unpacked(packed, head["encoding"], int(head["bytes"]))
+        body = _unpacked(packed, head["encoding"], whole_number(head["bytes"]))
         if body is None:
             return None
         return CachedAnswer(
             body,
-            str(head["content_type"]),
-            Usage(**head["usage"]) if head["usage"] is not None else None,
-            float(head["asked_at"]),
-            int(head["ttl_seconds"]),
-            tuple(str(name) for name in head["dropped"]),
+            _content_type(head["content_type"]),
+            _usage(head["usage"]),
+            past_time(head["asked_at"]),
+            whole_number(head["ttl_seconds"], at_most=MAX_TTL_SECONDS),
+            _names(head["dropped"]),
         )
     except (ValueError, TypeError, KeyError, zlib.error):
         return None
+
+
+def whole_number(value: object, *, at_most: int = MAX_TOKENS) -> int:
+    """A number of an entry, if it is one that we could have written. Raises `ValueError`."""
+    if type(value) is not int or not 0 <= value <= at_most:
+        raise ValueError("no whole number within its bounds")
+    return value
+
+
+def past_time(value: object) -> float:
+    """Unix seconds that have been, by anybody's clock. Raises `ValueError`, `TypeError`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("no number")
+    if not 0 <= value <= time.time() + _CLOCKS_DIFFER_SECONDS:
+        raise ValueError("no time that has been")
+    return float(value)
+
+
+def _content_type(value: str) -> str:
+    if _ONE_LINE.fullmatch(value) is None:
+        raise ValueError("no content type: it goes out as it is, and a line break would make another header")
+    return value
+
+
+def _usage(told: object) -> Usage | None:
+    if told is None:
+        return None
+    if not isinstance(told, dict):
+        raise TypeError("no usage")
+    return Usage(**{name: None if value is None else whole_number(value) for name, value in told.items()})
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and name.isprintable() for name in value):
+        raise ValueError("no list of names")
+    return tuple(value)
 
 
 def _packed(body: bytes) -> tuple[bytes, str | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -15,11 +15,11 @@ from llm_sidecar.cache.streams.forms import LONG_NUMBER
 from llm_sidecar.contract.names import API
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from llm_sidecar.formats.base import Call, ParsedRequest
 
-KEY_VERSION: Final = 3
+KEY_VERSION: Final = 4
 """Part of every key: raise it when the meaning of a key changes, and old entries are simply never found again."""
 
 DELIVERY_MEMBERS: Final = frozenset({"stream", "stream_options"})
@@ -70,7 +70,12 @@ IGNORED_HEADERS: Final = frozenset(
 
 IGNORED_PREFIXES: Final = ("x-stainless-", "x-b3-", "x-datadog-", "sec-fetch-", "sec-ch-")
 
-_GEMINI_DELIVERY: Final = ("alt=", "$alt=", "%24alt=")
+_GEMINI_PLAIN: Final = frozenset({"alt=json", "$alt=json", "%24alt=json"})
+_GEMINI_STREAM: Final = _GEMINI_PLAIN | {"alt=sse", "$alt=sse", "%24alt=sse"}
+"""Fields of a query that say what a stream, or a plain answer, is without them, or how a stream is framed. Any other
+value asks for something else: protobuf, or names as numbers."""
+
+_HOLDERS: Final = (dict, list)
 
 
 def request_digest(request: ParsedRequest, headers: Collection[tuple[str, str]], query: str) -> bytes | None:
@@ -82,17 +87,40 @@ def request_digest(request: ParsedRequest, headers: Collection[tuple[str, str]],
         return None
     ignored = DELIVERY_MEMBERS if request.call.api in _ECHOING_APIS else IGNORED_MEMBERS
     document = request.document
+    asked = {name: document[name] for name in document if name not in ignored}
     meaning = [
         request.call.api,
         request.call.type,
         *_place(request.call, query),
         sorted([(lower, value) for name, value in headers if _counts(lower := name.lower())]),
-        {name: document[name] for name in document if name not in ignored},
+        asked,
     ]
     try:
-        return sha256(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)).digest()
+        written = orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:  # nested deeper than it writes, though not deeper than it reads
         return None
+    if b'"properties":{' in written:
+        written += orjson.dumps(_orders(asked))
+    return sha256(written).digest()
+
+
+def _orders(asked: Mapping[str, Any]) -> list[list[str]]:
+    """The order of names in each `properties`: models write structured answers and arguments in their schema's order.
+
+    Wherever a member is called so, schema or not: that makes a miss at worst. The walk goes by sorted names, so that
+    each order has its place whatever the order of all else. It keeps its own stack: nesting costs no recursion.
+    """
+    orders: list[list[str]] = []
+    stack: list[Any] = [asked]
+    while stack:
+        holder = stack.pop()
+        if isinstance(holder, list):
+            stack += [each for each in holder if isinstance(each, _HOLDERS)]
+            continue
+        if isinstance(properties := holder.get("properties"), dict):
+            orders.append(list(properties))
+        stack += [each for name in sorted(holder) if isinstance(each := holder[name], _HOLDERS)]
+    return orders
 
 
 def cache_digest(request: bytes, *, place: tuple[object, ...], api: API, model: str) -> str:
@@ -104,7 +132,8 @@ def _place(call: Call, query: str) -> tuple[str, str]:
     """Path and query, without what only Gemini says there: how its answer is to be delivered."""
     if call.api is not API.GEMINI or not (query or call.stream):
         return call.path, query
-    told = [field for field in query.split("&") if not field.startswith(_GEMINI_DELIVERY)]
+    delivery = _GEMINI_STREAM if call.stream else _GEMINI_PLAIN
+    told = [field for field in query.split("&") if field not in delivery]
     return call.path.replace(":streamGenerateContent", ":generateContent"), "&".join(told)
 
 

@@ -11,7 +11,8 @@ from llm_sidecar.contract.rules import ContractModel, Rule, matching
 MAX_SAFE_INTEGER: Final = 2**53
 """Largest integer that every JSON reader keeps exact."""
 
-_YEAR_SECONDS: Final = 366 * 24 * 3600
+MAX_TTL_SECONDS: Final = 366 * 24 * 3600
+"""No answer is kept for longer, whatever is configured."""
 
 LABEL_PATTERN: Final = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 """What Kubernetes lets a label value of ours be: names of resources become label values."""
@@ -98,7 +99,7 @@ SecretName = Annotated[
 SecretKey = Annotated[
     str, Field(min_length=1, max_length=253, pattern="^[-._a-zA-Z0-9]+$", description="Key in the Secret's data.")
 ]
-TTLSeconds = Annotated[int, Field(strict=True, ge=0, le=_YEAR_SECONDS)]
+TTLSeconds = Annotated[int, Field(strict=True, ge=0, le=MAX_TTL_SECONDS)]
 TimeoutSeconds = Annotated[int, Field(strict=True, ge=1, le=24 * 3600)]
 
 

@@ -28,7 +28,10 @@ from llm_sidecar.formats.sse import EventStreamObserver
 
 # No sets: what is looked for in them is anybody's JSON, and an object has no hash.
 _NORMAL_ENDS: Final = ("end_turn", "stop_sequence", "tool_use")
+_THOUGHTS: Final = ("thinking", "redacted_thinking")
 _CLIENT_TOOLS: Final = (None, "custom")
+_PREDEFINED_CLIENT_TOOL: Final = re.compile(r"(?:bash|text_editor|computer|memory)_[0-9]{8}")
+"""The provider knows how they are used; the application carries them out."""
 
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
@@ -97,11 +100,17 @@ class AnthropicMessages:
         return merged_usage(Usage(), usage) if isinstance(usage, dict) else None
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
-        """True if the turn ended by itself; a refusal or a pause is no answer to keep."""
+        """True if the turn ended by itself and says something; a refusal or a pause is no answer to keep."""
         document = load_mapping(answer) or {}
+        if document.get("error") is not None:
+            return False
         if call.type is RequestType.TOKEN_COUNT:
             return count(document, "input_tokens") is not None
-        return document.get("type") == "message" and document.get("stop_reason") in _NORMAL_ENDS
+        return (
+            document.get("type") == "message"
+            and document.get("stop_reason") in _NORMAL_ENDS
+            and any(map(_says_something, mappings(document, "content")))
+        )
 
     def observe_stream(self, request: ParsedRequest, *, hide_usage: bool, max_frame_bytes: int) -> StreamObserver:
         """Follow a stream; usage is a part of its frames and never hidden."""
@@ -162,6 +171,12 @@ def _begins_with_content(block: Mapping[str, Any]) -> bool:
     return bool(block)
 
 
+def _says_something(block: Mapping[str, Any]) -> bool:
+    """Beside what was thought. This API answers with no block at all where it takes the turn for over."""
+    kind = block.get("type")
+    return bool(block.get("text")) if kind == "text" else kind not in _THOUGHTS
+
+
 def merged_usage(before: Usage, told: Mapping[str, Any]) -> Usage:
     """Usage of this API is additive: its input does not include the cached tokens."""
 
@@ -210,5 +225,7 @@ def _is_stateful(document: Mapping[str, Any], body: bytes) -> bool:
 
 def _is_repeatable(document: Mapping[str, Any]) -> bool:
     return not document.get("mcp_servers") and all(
-        tool.get("type") in _CLIENT_TOOLS for tool in mappings(document, "tools")
+        (kind := tool.get("type")) in _CLIENT_TOOLS
+        or (isinstance(kind, str) and _PREDEFINED_CLIENT_TOOL.fullmatch(kind) is not None)
+        for tool in mappings(document, "tools")
     )

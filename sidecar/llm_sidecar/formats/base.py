@@ -178,7 +178,7 @@ class Format(Protocol):
         ...
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
-        """True for a plain answer that ended normally: no error, no refusal, not cut by a length limit."""
+        """True for a plain answer that says something and ended normally: no error, no refusal, no length limit."""
         ...
 
     def observe_stream(self, request: ParsedRequest, *, hide_usage: bool, max_frame_bytes: int) -> StreamObserver:

@@ -25,6 +25,8 @@ _NESTED_REQUESTS: Final = ("generateContentRequest", "generate_content_request")
 _CLIENT_TOOLS: Final = frozenset({"functionDeclarations", "function_declarations"})
 _CONTENT: Final = re.compile(rb'"text"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 
+_NO_ANSWER: Final = frozenset({"thought", "thoughtSignature"})
+
 _STATUS_NAMES: Final[Mapping[int, str]] = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -97,15 +99,18 @@ class Gemini:
         return read_usage(usage)
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
-        """True if every candidate stopped by itself and the prompt was not blocked."""
+        """True if every candidate stopped by itself and says something; no error, no blocked prompt."""
         document = load_mapping(answer) or {}
+        if document.get("error") is not None:
+            return False
         if call.type is RequestType.TOKEN_COUNT:
             return count(document, "totalTokens") is not None
         if call.type is RequestType.EMBEDDINGS:
-            return bool(document.get("embedding") or document.get("embeddings"))
+            vectors = document.get("embeddings") or [document.get("embedding")]
+            return isinstance(vectors, list) and all(isinstance(one, dict) and one.get("values") for one in vectors)
         candidates = mappings(document, "candidates")
         blocked = mapping(document, "promptFeedback").get("blockReason")
-        return not blocked and bool(candidates) and all(one.get("finishReason") == "STOP" for one in candidates)
+        return not blocked and bool(candidates) and all(map(_is_whole, candidates))
 
     def observe_stream(self, request: ParsedRequest, *, hide_usage: bool, max_frame_bytes: int) -> StreamObserver:
         """Follow a stream of either kind; usage is a part of its frames and never hidden."""
@@ -202,6 +207,14 @@ class _GeminiArrayObserver(_Chunks, JsonArrayObserver):
                 return last_element(status, code, message)
             case ArrayPosition.BEFORE_FIRST:
                 return b"[%b]" % orjson.dumps(error_document(status, code, message, {}))
+
+
+def _is_whole(candidate: Mapping[str, Any]) -> bool:
+    """An empty answer with `STOP` is a known fault of this API; thoughts are no answer."""
+    parts = mappings(mapping(candidate, "content"), "parts")
+    return candidate.get("finishReason") == "STOP" and any(
+        value and name not in _NO_ANSWER for part in parts if not part.get("thought") for name, value in part.items()
+    )
 
 
 def _has_content(candidate: Mapping[str, Any]) -> bool:

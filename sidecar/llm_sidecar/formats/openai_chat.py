@@ -30,6 +30,7 @@ _ASK_FOR_USAGE: Final = b'{"include_usage":true}'
 # No sets: what is looked for in them is anybody's JSON, and an object has no hash.
 _NORMAL_ENDS: Final = ("stop", "tool_calls", "function_call")
 _CLIENT_TOOLS: Final = ("function", "custom")
+_ANSWERS: Final = ("content", "tool_calls", "function_call", "audio")
 
 
 class OpenAIChat:
@@ -71,12 +72,10 @@ class OpenAIChat:
         return chat_usage(document["usage"]) if isinstance(document.get("usage"), dict) else None
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
-        """True if every choice ended by itself, without a refusal."""
-        choices = mappings(load_mapping(answer) or {}, "choices")
-        return bool(choices) and all(
-            choice.get("finish_reason") in _NORMAL_ENDS and not mapping(choice, "message").get("refusal")
-            for choice in choices
-        )
+        """True if every choice ended by itself and says something, without an error or a refusal."""
+        document = load_mapping(answer) or {}
+        choices = mappings(document, "choices")
+        return document.get("error") is None and bool(choices) and all(map(_is_whole, choices))
 
     def observe_stream(self, request: ParsedRequest, *, hide_usage: bool, max_frame_bytes: int) -> StreamObserver:
         """Follow a stream. Usage that the application asked for itself is never hidden."""
@@ -129,6 +128,17 @@ class _ChatObserver(EventStreamObserver):
 
 def _error_frame(status: int, code: str, message: str) -> bytes:
     return b"data: %b\n\n" % openai_errors.error_body(status, code, message, {})
+
+
+def _is_whole(choice: Mapping[str, Any]) -> bool:
+    """Servers that pass others' answers on put an error into a choice, and some say nothing at all, and `stop`."""
+    message = mapping(choice, "message")
+    return (
+        choice.get("finish_reason") in _NORMAL_ENDS
+        and choice.get("error") is None
+        and not message.get("refusal")
+        and any(message.get(name) for name in _ANSWERS)
+    )
 
 
 def _has_content(choice: Mapping[str, Any]) -> bool:

@@ -60,8 +60,12 @@ class OpenAIEmbeddings:
         )
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
-        """True if there is any vector."""
-        return bool((load_mapping(answer) or {}).get("data"))
+        """True if there are vectors, and nothing else in their place: some servers say null where they failed."""
+        document = load_mapping(answer) or {}
+        data = document.get("data")
+        if document.get("error") is not None or not isinstance(data, list):
+            return False
+        return bool(data) and all(isinstance(one, dict) and one.get("embedding") for one in data)
 
     def observe_stream(self, request: ParsedRequest, *, hide_usage: bool, max_frame_bytes: int) -> StreamObserver:
         """Relay what a server streams although this API has no streams: nothing in it is known."""

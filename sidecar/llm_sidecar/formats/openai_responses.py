@@ -84,14 +84,19 @@ class OpenAIResponses:
         return responses_usage(document["usage"]) if isinstance(document.get("usage"), dict) else None
 
     def is_complete(self, call: Call, answer: bytes) -> bool:
-        """True for `status: completed` without an error or a refusal."""
+        """True for `status: completed` if so is all of its output, which says something; no error, no refusal."""
         document = load_mapping(answer) or {}
+        if document.get("error") is not None:
+            return False
         if call.type is RequestType.TOKEN_COUNT:
             return count(document, "input_tokens") is not None
-        if document.get("status") != "completed" or document.get("error") is not None:
-            return False
-        parts = (part for item in mappings(document, "output") for part in mappings(item, "content"))
-        return all(part.get("type") != "refusal" for part in parts)
+        output = mappings(document, "output")
+        return (
+            document.get("status") == "completed"
+            and document.get("incomplete_details") is None
+            and all(map(_is_whole, output))
+            and any(item.get("type") != "reasoning" for item in output)
+        )
 
     def observe_stream(self, request: ParsedRequest, *, hide_usage: bool, max_frame_bytes: int) -> StreamObserver:
         """Follow a stream; there is no usage frame that could be hidden."""
@@ -140,6 +145,16 @@ class _ResponsesObserver(EventStreamObserver):
     def _error_event(self, status: int, code: str, message: str) -> bytes:
         numbers = _SEQUENCE_NUMBER.findall(self._last_block)
         return error_event(status, code, message, sequence_number=int(numbers[-1]) + 1 if numbers else 0)
+
+
+def _is_whole(item: Mapping[str, Any]) -> bool:
+    """One item of the output. Some kinds have no status."""
+    if item.get("status") not in (None, "completed"):
+        return False
+    if item.get("type") != "message":
+        return True
+    parts = mappings(item, "content")
+    return bool(parts) and all(part.get("type") != "refusal" for part in parts)
 
 
 def error_event(status: int, code: str, message: str, *, sequence_number: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import zlib
 from dataclasses import replace
 from typing import Any
@@ -17,12 +18,16 @@ from llm_sidecar.cache.entries import (
     decode_entry,
     encode_entry,
 )
+from llm_sidecar.contract.fields import MAX_TTL_SECONDS
 from llm_sidecar.formats.base import Usage
 
 ANSWER = CachedAnswer(b'{"a":\n1}', "application/json; charset=utf-8", Usage(1, None, 0, 2, None), 1000.5, 60)
 EPOCHS = (0, 3, 0, 1)
 LONG = orjson.dumps({"text": "so it goes on and on " * 1000})
 RANDOM = random.Random(7).randbytes(COMPRESSED_FROM_BYTES)
+
+
+_NO_COUNTS: tuple[Any, ...] = ("x", -5, 1.0, True, [], 2**40)
 
 
 def encode(answer: CachedAnswer = ANSWER) -> bytes:
@@ -44,7 +49,7 @@ def with_head(entry: bytes, **changes: Any) -> bytes:
     "answer",
     [
         ANSWER,
-        replace(ANSWER, body=b"", content_type="", usage=None, asked_at=0.0, ttl_seconds=0),
+        replace(ANSWER, body=b"", content_type="a", usage=None, asked_at=0.0, ttl_seconds=0),
         replace(ANSWER, body=bytes(256), dropped=("logprobs", "é")),
         replace(ANSWER, body=LONG),
         replace(ANSWER, body=RANDOM),
@@ -102,11 +107,35 @@ def test_a_changed_byte_anywhere_in_the_body_is_a_miss() -> None:
         {"bytes": None},
         {"crc32": 0},
         {"dropped": None},
+        {"dropped": "abc"},
+        {"dropped": [1]},
+        {"dropped": ["logprobs\r\nset-cookie: a=b"]},
+        *({"usage": {"input_tokens": wrong, "output_tokens": 1}} for wrong in _NO_COUNTS),
+        {"usage": {"reasoning_tokens": -1}},
+        {"usage": []},
+        {"usage": 7},
+        {"asked_at": -1.0},
+        {"asked_at": True},
+        {"asked_at": 10**12},
+        *({"ttl_seconds": seconds} for seconds in (-1, 60.0, True, None, MAX_TTL_SECONDS + 1, 10**15)),
+        *({"content_type": given} for given in ("", "a/b\r\nset-cookie: a=b", "a/b\n", "é", "a" * 300, None, 7)),
+        {"bytes": -1},
+        {"bytes": "9"},
     ],
     ids=str,
 )
 def test_an_entry_that_is_not_quite_ours_is_a_miss(changes: dict[str, Any]) -> None:
     assert decode(with_head(encode(), **changes)) is None
+
+
+def test_an_entry_from_the_future_is_a_miss_unless_clocks_may_differ_by_that() -> None:
+    """Else it were never old, and no purge by age would reach it."""
+    assert decode(encode(replace(ANSWER, asked_at=time.time() + 30))) is not None
+    assert decode(encode(replace(ANSWER, asked_at=time.time() + 120))) is None
+
+
+def test_the_longest_time_that_can_be_configured_is_read() -> None:
+    assert decode(encode(replace(ANSWER, ttl_seconds=MAX_TTL_SECONDS))) is not None
 
 
 @pytest.mark.parametrize("entry", [b"", b"\n", b"null\n", b"[]\n", b"{}\n", b"\xff\n", b"{}"])

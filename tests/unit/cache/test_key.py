@@ -131,6 +131,58 @@ def test_long_digits_within_a_text_are_no_numbers() -> None:
         assert digest(b'{"model":"m","messages":[],"seed":' + number + b"}") is None, number
 
 
+def asks_for(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties}
+    return {**BASE, "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}, **more}
+
+
+REASONED = {"reasoning": {"type": "string"}, "answer": {"type": "string"}}
+ANSWERED = dict(reversed(REASONED.items()))
+
+
+def test_the_order_of_a_schemas_properties_counts_and_that_of_all_else_does_not() -> None:
+    """Who is to reason first and then to answer is given another answer than who is to reason afterwards."""
+    first = asks_for(REASONED)
+    assert digest(first) != digest(asks_for(ANSWERED))
+    assert digest(first) == digest(dict(reversed(first.items())))
+    same = {name: dict(reversed(kind.items())) for name, kind in asks_for(REASONED)["response_format"].items()
+            if isinstance(kind, dict)}  # fmt: skip
+    assert digest(first) == digest({**first, "response_format": {**same, "type": "json_schema"}})
+
+
+def test_the_order_counts_at_every_depth() -> None:
+    def tools(properties: dict[str, Any]) -> dict[str, Any]:
+        items = {"type": "array", "items": {"anyOf": [{"type": "object", "properties": properties}]}}
+        return {**BASE, "tools": [{"type": "function", "function": {"parameters": {"properties": {"a": items}}}}]}
+
+    assert digest(tools(REASONED)) != digest(tools(ANSWERED))
+    assert digest(tools({"properties": {"properties": REASONED}})) != digest(
+        tools({"properties": {"properties": ANSWERED}})
+    )
+
+
+def test_orders_keep_their_places() -> None:
+    """Two schemas with the same names: it matters which of them has which order."""
+    one, other = ({"a": {"properties": first}, "b": {"properties": second}} for first, second in
+                  ((REASONED, ANSWERED), (ANSWERED, REASONED)))  # fmt: skip
+    assert digest({**BASE, **one}) != digest({**BASE, **other})
+    assert digest({**BASE, **one}) == digest({**BASE, **dict(reversed(one.items()))})
+    pairs = [list(pair) for pair in REASONED.items()]
+    assert digest({**BASE, "properties": REASONED}) != digest({**BASE, "properties": pairs})
+
+
+def test_the_order_counts_however_the_word_is_written() -> None:
+    first, other = (orjson.dumps(asks_for(properties)) for properties in (REASONED, ANSWERED))
+    for word in (b'"propertie\\u0073"', b'"pr\\u006Fperties"', b'"\\u0070ropertie\\u0073"', b'"properties" '):
+        spelled, turned = (body.replace(b'"properties"', word) for body in (first, other))
+        assert digest(spelled) == digest(first) != digest(turned), word
+
+
+def test_the_order_within_what_does_not_count_does_not_count() -> None:
+    one, other = ({**BASE, "metadata": {"properties": properties}} for properties in (REASONED, ANSWERED))
+    assert digest(one) == digest(other) == digest()
+
+
 def gemini(path: str, query: str = "") -> str:
     call = Call(
         api=API.GEMINI,
@@ -159,3 +211,20 @@ def test_gemini_tells_in_path_and_query_how_it_is_delivered() -> None:
     ]
     assert plain not in different
     assert different[1] == different[2]
+
+
+def test_gemini_tells_in_the_query_what_it_answers_with_too() -> None:
+    """Only what names the usual form is left out: protobuf, a file, and names as numbers are other answers."""
+    plain, stream = "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent"
+    others = ("proto", "media", "json;enum-encoding=int", "json%3Benum-encoding%3Dint", "", "JSON")
+    told = [
+        gemini(path, f"{name}={form}")
+        for path in (plain, stream)
+        for name in ("alt", "$alt", "%24alt")
+        for form in others
+    ]
+    assert gemini(plain) not in told
+    assert gemini(plain, "altx=json") != gemini(plain)
+    assert gemini(plain, "alt=sse") != gemini(plain), "events of a plain answer are no plain answer"
+    for form in ("alt=json", "$alt=json", "%24alt=json"):
+        assert gemini(plain, f"{form}&fields=a") == gemini(plain, "fields=a")

@@ -159,11 +159,13 @@ _GONE: Final = object()
 _NEW: Final[tuple[Any, ...]] = (_GONE, None, True, False, 0, 1, 1.5, "", "other", [], {}, [1], {"a": 1})
 
 
-def shuffled(value: Any, dice: random.Random) -> Any:
+def shuffled(value: Any, dice: random.Random, *, is_ordered: bool = False) -> Any:
+    """In another order, but for the order of `properties`, in which models write their answers."""
     if isinstance(value, dict):
         items = list(value.items())
-        dice.shuffle(items)
-        return {name: shuffled(each, dice) for name, each in items}
+        if not is_ordered:
+            dice.shuffle(items)
+        return {name: shuffled(each, dice, is_ordered=name == "properties") for name, each in items}
     return [shuffled(each, dice) for each in value] if isinstance(value, list) else value
 
 
@@ -239,6 +241,28 @@ def test_any_change_of_a_recorded_request_changes_its_key(recorded_calls: list[t
             other = changed(document, path, dice.choice(_NEW))
             if key is not None and not same(document, other) and (made := _key_or_none(call, other)) is not None:
                 assert made != key, (exchange.id, path)
+
+
+def test_another_order_of_a_recorded_schema_changes_the_key(recorded_calls: list[tuple[Call, Exchange]]) -> None:
+    """A model writes structured answers, and the arguments of tools, in the order of the schema's properties."""
+    compared = set()
+    for call, exchange in recorded_calls:
+        for path in leaves(exchange.request):
+            found = _at(exchange.request, path)
+            if path[-1] == "properties" and path[0] not in ignored(call.api) and isinstance(found, dict) and found:
+                other = changed(exchange.request, path, dict(reversed(found.items())))
+                if len(found) > 1:
+                    assert key_of(call, other) != key_of(call, exchange.request), (exchange.id, path)
+                    compared.add(call.api)
+                else:
+                    assert key_of(call, other) == key_of(call, exchange.request), (exchange.id, path)
+    assert {API.OPENAI_CHAT, API.OPENAI_RESPONSES, API.ANTHROPIC_MESSAGES, API.GEMINI} <= compared
+
+
+def _at(document: Any, path: Path) -> Any:
+    for step in path:
+        document = document[step]
+    return document
 
 
 def test_different_recorded_requests_have_different_keys(recorded_calls: list[tuple[Call, Exchange]]) -> None:

@@ -39,6 +39,14 @@ def test_the_facts_of_a_request_are_read() -> None:
     [
         ({"temperature": 0, "tools": [{"name": "f", "input_schema": {}}]}, True),
         ({"temperature": 0, "tools": [{"type": "web_search_20250305"}]}, False),
+        *(
+            ({"temperature": 0, "tools": [{"type": kind}]}, True)
+            for kind in ("bash_20250124", "text_editor_20250728", "computer_20251124", "memory_20250818", "custom")
+        ),
+        *(
+            ({"temperature": 0, "tools": [{"type": "bash_20250124"}, {"type": kind}]}, False)
+            for kind in ("code_execution_20250825", "bash_code_execution_20250825", "memory", "bash_", {"a": 1})
+        ),
         ({"temperature": 0, "mcp_servers": [{"url": "x"}]}, False),
         ({"temperature": 1}, False),
         ({}, False),
@@ -101,9 +109,27 @@ def test_a_token_count_spends_nothing() -> None:
      ("pause_turn", False), (None, False)],
 )  # fmt: skip
 def test_only_a_turn_that_ended_by_itself_is_complete(reason: str | None, complete: bool) -> None:
-    answer = json.dumps({"type": "message", "stop_reason": reason}).encode()
+    answer = {"type": "message", "stop_reason": reason, "content": [{"type": "text", "text": "x"}]}
 
-    assert FORMAT.is_complete(CALL, answer) is complete
+    assert FORMAT.is_complete(CALL, json.dumps(answer).encode()) is complete
+    assert not FORMAT.is_complete(CALL, json.dumps({**answer, "error": {"type": "api_error"}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("content", "complete"),
+    [
+        ([{"type": "tool_use", "name": "f"}], True),
+        ([{"type": "thinking", "thinking": "x"}, {"type": "text", "text": "x"}], True),
+        ([{"type": "thinking", "thinking": "x"}, {"type": "redacted_thinking", "data": "x"}], False),
+        ([{"type": "text", "text": ""}], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_turn_that_says_nothing_is_not_complete(content: Any, complete: bool) -> None:
+    answer = {"type": "message", "stop_reason": "end_turn", "content": content}
+
+    assert FORMAT.is_complete(CALL, json.dumps(answer).encode()) is complete
 
 
 def test_every_split_of_a_stream_gives_the_same_bytes_and_facts() -> None:

@@ -146,10 +146,36 @@ def test_embeddings_and_counts_have_no_output() -> None:
         (chunk({"text": "x"}), False),
         ({"promptFeedback": {"blockReason": "SAFETY"}}, False),
         ({}, False),
+        (chunk({"functionCall": {"name": "f"}}, reason="STOP"), True),
+        (chunk({"text": "x", "thought": True}, {"text": "y"}, reason="STOP"), True),
+        (chunk({"text": "x", "thought": True}, reason="STOP"), False),
+        (chunk({"text": "", "thoughtSignature": "x"}, reason="STOP"), False),
+        (chunk({"text": ""}, reason="STOP"), False),
+        (chunk(reason="STOP"), False),
+        ({"candidates": [{"finishReason": "STOP", "content": {"role": "model"}}]}, False),
+        ({**chunk({"text": "x"}, reason="STOP"), "error": {"code": 500}}, False),
     ],
 )
 def test_only_an_answer_that_ended_by_itself_is_complete(answer: dict[str, Any], complete: bool) -> None:
     assert FORMAT.is_complete(call_of(PLAIN), json.dumps(answer).encode()) is complete
+
+
+@pytest.mark.parametrize(
+    ("answer", "complete"),
+    [
+        ({"embedding": {"values": [1]}}, True),
+        ({"embeddings": [{"values": [1]}, {"values": [2]}]}, True),
+        ({"embeddings": [{"values": [1]}, {}]}, False),
+        ({"embeddings": [{"values": [1]}, None]}, False),
+        ({"embeddings": [{}]}, False),
+        ({"embeddings": 1}, False),
+        ({"embedding": {}}, False),
+        ({"embedding": {"values": [1]}, "error": {"code": 500}}, False),
+        ({}, False),
+    ],
+)
+def test_embeddings_are_complete_with_a_vector_in_each_place(answer: dict[str, Any], complete: bool) -> None:
+    assert FORMAT.is_complete(call_of(BATCH), json.dumps(answer).encode()) is complete
 
 
 @pytest.mark.parametrize(

@@ -201,15 +201,37 @@ def test_an_answer_without_usage_tells_none(answer: bytes) -> None:
     ("choices", "complete"),
     [
         ([{"finish_reason": "stop", "message": {"content": "x"}}], True),
-        ([{"finish_reason": "tool_calls", "message": {}}], True),
-        ([{"finish_reason": "length", "message": {}}], False),
+        ([{"finish_reason": "tool_calls", "message": {"content": None, "tool_calls": [{"id": "a"}]}}], True),
+        ([{"finish_reason": "stop", "message": {"content": None, "audio": {"id": "a"}}}], True),
+        ([{"finish_reason": "function_call", "message": {"function_call": {"name": "f"}}}], True),
+        ([{"finish_reason": "length", "message": {"content": "x"}}], False),
+        ([{"finish_reason": "stop", "message": {"content": "x"}, "error": None}], True),
+        ([{"finish_reason": "stop", "message": {"content": "x"}, "error": {"code": 502}}], False),
+        ([{"finish_reason": "stop"}], False),
+        ([{"finish_reason": "stop", "message": None}], False),
+        ([{"finish_reason": "stop", "message": {"content": None}}], False),
+        ([{"finish_reason": "stop", "message": {"content": "", "reasoning_content": "x"}}], False),
+        ([{"finish_reason": "tool_calls", "message": {"tool_calls": []}}], False),
         ([{"finish_reason": "stop", "message": {"refusal": "no"}}], False),
-        ([{"finish_reason": "stop"}, {"finish_reason": "content_filter"}], False),
+        (
+            [
+                {"finish_reason": "stop", "message": {"content": "x"}},
+                {"finish_reason": "content_filter", "message": {"content": "x"}},
+            ],
+            False,
+        ),
         ([], False),
     ],
 )
 def test_only_an_answer_that_ended_by_itself_is_complete(choices: list[dict[str, Any]], complete: bool) -> None:
     assert FORMAT.is_complete(CALL, json.dumps({"choices": choices}).encode()) is complete
+
+
+def test_an_answer_with_an_error_beside_it_is_not_complete() -> None:
+    answer = {"choices": [{"finish_reason": "stop", "message": {"content": "x"}}]}
+
+    assert FORMAT.is_complete(CALL, json.dumps({**answer, "error": None}).encode())
+    assert not FORMAT.is_complete(CALL, json.dumps({**answer, "error": {"message": "x"}}).encode())
 
 
 def test_every_split_of_a_stream_gives_the_same_bytes_and_facts() -> None:

@@ -55,7 +55,22 @@ def test_usage_is_input_alone() -> None:
     assert FORMAT.usage(call_of(PATH), answer) == Usage(4, None, None, 0, None)
     assert FORMAT.is_complete(call_of(PATH), answer)
     assert FORMAT.usage(call_of(PATH), b"{}") is None
-    assert not FORMAT.is_complete(call_of(PATH), b'{"data":[]}')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"data":[]}',
+        b'{"data":[{"embedding":null}]}',
+        b'{"data":[{"embedding":[1]},{"embedding":[]}]}',
+        b'{"data":[{"embedding":[1]},null]}',
+        b'{"data":{"embedding":[1]}}',
+        b'{"data":[{"embedding":[1]}],"error":{}}',
+        b"[]",
+    ],
+)
+def test_an_answer_without_a_vector_in_each_place_is_not_complete(answer: bytes) -> None:
+    assert not FORMAT.is_complete(call_of(PATH), answer)
 
 
 def test_a_stream_that_should_not_exist_passes_but_counts_for_nothing() -> None:

@@ -37,6 +37,7 @@ ADDED = {"type": "response.output_item.added", "item": {"type": "message"}, "seq
 DELTA = {"type": "response.output_text.delta", "delta": 'é😀 "x"', "sequence_number": 2}
 COMPLETED = {"type": "response.completed", "response": {"status": "completed", "usage": USAGE}, "sequence_number": 3}
 STREAM = events(CREATED, ADDED, DELTA, COMPLETED, names=True)
+ITEM = {"type": "message", "status": "completed", "content": [{"type": "output_text", "text": "x"}]}
 
 
 def test_the_model_is_replaced_and_usage_never_asked_for() -> None:
@@ -95,7 +96,16 @@ def test_a_token_count_spends_nothing() -> None:
 @pytest.mark.parametrize(
     ("answer", "complete"),
     [
-        ({"status": "completed", "error": None, "output": []}, True),
+        ({"status": "completed", "error": None, "output": [ITEM]}, True),
+        ({"status": "completed", "incomplete_details": None, "output": [{"type": "reasoning"}, ITEM]}, True),
+        ({"status": "completed", "output": [{"type": "function_call", "status": "completed"}]}, True),
+        ({"status": "completed", "output": [ITEM], "error": {"code": "x"}}, False),
+        ({"status": "completed", "output": [ITEM], "incomplete_details": {"reason": "content_filter"}}, False),
+        ({"status": "completed", "output": [{**ITEM, "status": "incomplete"}]}, False),
+        ({"status": "completed", "output": [ITEM, {"type": "function_call", "status": "in_progress"}]}, False),
+        ({"status": "completed", "output": [{"type": "message", "status": "completed", "content": []}]}, False),
+        ({"status": "completed", "output": [{"type": "reasoning"}]}, False),
+        ({"status": "completed", "output": []}, False),
         ({"status": "incomplete"}, False),
         ({"status": "failed", "error": {}}, False),
         ({"status": "queued"}, False),
@@ -104,6 +114,12 @@ def test_a_token_count_spends_nothing() -> None:
 )
 def test_only_an_answer_that_ended_by_itself_is_complete(answer: dict[str, Any], complete: bool) -> None:
     assert FORMAT.is_complete(CALL, json.dumps(answer).encode()) is complete
+
+
+def test_a_token_count_with_an_error_is_not_complete() -> None:
+    call = request_of("/v1/responses/input_tokens", input="x").call
+
+    assert not FORMAT.is_complete(call, b'{"input_tokens": 51, "error": {}}')
 
 
 def test_usage_is_split_into_disjoint_buckets() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aiohttp import web
 
@@ -23,13 +23,42 @@ from llm_sidecar.replies import answer_headers
 if TYPE_CHECKING:
     from llm_sidecar.cache.answers import AnswerCache, Epochs
     from llm_sidecar.exchange import Exchange
-    from llm_sidecar.failover.attempt import OpenStream, PlainAnswer
     from llm_sidecar.failover.routes import Candidate
     from llm_sidecar.formats.base import ParsedRequest, Usage
     from llm_sidecar.record import CacheResult
 
 _EVENTS: Final = "text/event-stream; charset=utf-8"
-_JSON: Final = "application/json"
+JSON: Final = "application/json"
+
+
+class Question:
+    """What a request asks, wherever it goes. Its digest is made once, when it is first wanted."""
+
+    __slots__ = ("_digest", "_exchange", "_is_made", "_parsed", "is_known")
+
+    def __init__(self, exchange: Exchange, parsed: ParsedRequest, known_digest: bytes | None) -> None:
+        """`known_digest`: where the same one came before."""
+        self._exchange = exchange
+        self._parsed = parsed
+        self._digest = known_digest
+        self.is_known = self._is_made = known_digest is not None
+
+    def digest(self) -> bytes | None:
+        """None where the cache must not answer."""
+        if not self._is_made:
+            self._is_made = True
+            serving = self._exchange.serving
+            if serving.cache is not None and serving.runtime.cache.allows(self._parsed):
+                self._digest = request_digest(self._parsed, self._exchange.headers, self._exchange.query)
+        return self._digest
+
+
+class _Stale(NamedTuple):
+    """An answer after its time, and who gave it."""
+
+    candidate: Candidate
+    place: Place
+    answer: CachedAnswer
 
 
 class CacheTurn:
@@ -43,36 +72,30 @@ class CacheTurn:
         "_exchange",
         "_first",
         "_found",
-        "_is_known",
+        "_looked_at",
         "_parsed",
+        "_question",
         "_request",
         "_stale",
         "may_be_kept",
     )
 
     def __init__(
-        self,
-        exchange: Exchange,
-        parsed: ParsedRequest,
-        candidates: Sequence[Candidate],
-        *,
-        known_digest: bytes | None = None,
+        self, exchange: Exchange, parsed: ParsedRequest, candidates: Sequence[Candidate], question: Question
     ) -> None:
-        """`known_digest`: of the request, where the same one came before."""
         self._exchange = exchange
         self._parsed = parsed
         self._candidates = candidates
         self._asked_at = time.time()
-        self._stale: CachedAnswer | None = None
+        self._stale: _Stale | None = None
         self._found: Found = NOTHING_FOUND
+        self._looked_at = 0
+        """Of so many candidates it is known whether their answer is there."""
         self._cache: AnswerCache | None = exchange.serving.cache
         values = exchange.request.headers.getall("Cache-Control", ())
         self._directives = cache_directives(values) if values else NO_DIRECTIVES
-        self._request: bytes | None = None
-        """What is asked, wherever it goes."""
-        if self._cache is not None and self._is_served:
-            self._request = known_digest or request_digest(parsed, exchange.headers, exchange.query)
-        self._is_known = known_digest is not None
+        self._question = question
+        self._request = question.digest() if self._is_served else None
         self._first: Place | None = None
         """Of an answer by the first candidate; None where the cache may not serve it."""
         self.may_be_kept = self._request is not None
@@ -83,8 +106,7 @@ class CacheTurn:
 
     @property
     def _is_served(self) -> bool:
-        first, policy = self._candidates[0], self._exchange.serving.runtime.cache
-        return policy.allows(self._parsed) and self._ttl_seconds(first) > 0 and not self._directives.no_store
+        return self._cache is not None and self._ttl_seconds(self._candidates[0]) > 0 and not self._directives.no_store
 
     @property
     def may_be_shared(self) -> bool:
@@ -99,19 +121,25 @@ class CacheTurn:
 
     # --- before
 
-    async def look_up(self) -> web.Response | None:
-        """The cached answer. Raises `NotCached` where the application wants no other."""
+    async def look_up(self, is_shut: Callable[[Candidate], bool]) -> web.Response | None:
+        """The cached answer: that of the first candidate; that of the next, too, where the first `is_shut`.
+
+        Raises `NotCached` where the application wants no other.
+        """
         record, cache, first = self._exchange.record, self._cache, self._first
         record.cache = "bypass"
         reply: web.Response | None = None
         if cache is not None and first is not None:
             record.cache, record.cache_key = "miss", first.digest
-            reply = self._served(cache, first, cache.remembered(first))
-            if reply is not None and not self._is_known:
+            self._looked_at = count = self._count_would_not_be_asked(is_shut) + 1
+            places = [first, *map(self._place, self._candidates[1:count])]
+            reply = self._served(cache, places, [cache.remembered(place) for place in places])
+            if reply is not None and not self._question.is_known:
                 self._get_to_know(cache)
             if reply is None:
-                self._found = await cache.find([first, *map(self._place, self._candidates[1:])])
-                reply = self._served(cache, first, self._found.answer)
+                places += map(self._place, self._candidates[count:])
+                self._found = await cache.find(places, looked_at=count)
+                reply = self._served(cache, places, self._found.answers)
         if reply is None and self._directives.only_if_cached:
             raise NotCached(
                 "the request says `Cache-Control: only-if-cached`, and no answer to it is cached: send it without, "
@@ -119,26 +147,50 @@ class CacheTurn:
             )
         return reply
 
+    def _count_would_not_be_asked(self, is_shut: Callable[[Candidate], bool]) -> int:
+        """How many candidates, from the first on, are left out for now; never the last, behind whom is nobody."""
+        count = 0
+        for candidate in self._candidates[:-1]:
+            if not is_shut(candidate):
+                break
+            count += 1
+        return count
+
     def _get_to_know(self, cache: AnswerCache) -> None:
         """Who asks the same again within a moment will do so once more. What the clamp has changed is left out."""
         exchange = self._exchange
         if self._request is not None and not exchange.record.output_clamped_tokens:
             cache.known_requests.keep(self._parsed, self._request, exchange.query, exchange.headers)
 
-    def _served(self, cache: AnswerCache, place: Place, answer: CachedAnswer | None) -> web.Response | None:
-        if answer is None or self._directives.no_cache:
+    def _served(
+        self, cache: AnswerCache, places: Sequence[Place], answers: Sequence[CachedAnswer | None], *, start: int = 0
+    ) -> web.Response | None:
+        """The first of these answers that is fresh. They are those of the candidates from `start` on."""
+        for candidate, place, answer in zip(self._candidates[start:], places, answers, strict=False):
+            if answer is not None:
+                reply = self._fresh(cache, candidate, place, answer)
+                if reply is not None:
+                    return reply
+        return None
+
+    def _fresh(
+        self, cache: AnswerCache, candidate: Candidate, place: Place, answer: CachedAnswer
+    ) -> web.Response | None:
+        configured_seconds = self._ttl_seconds(candidate)
+        if self._directives.no_cache or configured_seconds <= 0:
             return None
         age_seconds = max(0.0, self._asked_at - answer.asked_at)
-        ttl_seconds = min(answer.ttl_seconds, self._ttl_seconds(self._candidates[0]))
+        ttl_seconds = min(answer.ttl_seconds, configured_seconds)
         wanted_seconds = self._directives.max_age_seconds
         if age_seconds < ttl_seconds and (wanted_seconds is None or age_seconds < wanted_seconds):
-            return self._reply(cache, place, answer, result="hit")
-        if age_seconds < ttl_seconds + min(self._directives.stale_if_error_seconds, STALE_SECONDS):
-            self._stale = answer
+            return self._reply(cache, candidate, place, answer, result="hit")
+        is_younger = self._stale is None or answer.asked_at >= self._stale.answer.asked_at
+        if is_younger and age_seconds < ttl_seconds + min(self._directives.stale_if_error_seconds, STALE_SECONDS):
+            self._stale = _Stale(candidate, place, answer)
         return None
 
     def _reply(
-        self, cache: AnswerCache, place: Place, answer: CachedAnswer, *, result: CacheResult
+        self, cache: AnswerCache, candidate: Candidate, place: Place, answer: CachedAnswer, *, result: CacheResult
     ) -> web.Response | None:
         """None where a plain answer cannot be the stream that is asked for."""
         body, content_type = answer.body, answer.content_type
@@ -146,22 +198,31 @@ class CacheTurn:
             stream = cache.stream(place, answer, self._parsed)
             if stream is None:
                 return None
-            body, content_type = stream, _JSON if self._parsed.call.stream_is_json_array else _EVENTS
-        record, first = self._exchange.record, self._candidates[0]
-        record.cache, record.status, record.error_code = result, 200, ""
+            body, content_type = stream, JSON if self._parsed.call.stream_is_json_array else _EVENTS
+        record = self._exchange.record
+        record.cache, record.cache_key, record.status, record.error_code = result, place.digest, 200, ""
         record.usage, record.usage_source = answer.usage, None
-        record.cache_saved_nano_usd = cost_nano_usd(first.model, answer.usage) or 0
+        record.cache_saved_nano_usd = cost_nano_usd(candidate.model, answer.usage) or 0
         record.dropped = list(answer.dropped)
-        record.provider, record.model = first.name, first.model.name
-        record.answered_by = (first.name, first.answering_model(self._parsed.model))
+        record.provider, record.model = candidate.name, candidate.model.name
+        record.answered_by = (candidate.name, candidate.answering_model(self._parsed.model))
         headers = [("Content-Type", content_type), ("Age", str(answer.age_seconds(self._asked_at)))]
         return web.Response(status=200, body=body, headers=answer_headers(headers, record))
 
-    def stale_reply(self) -> web.Response | None:
-        """Where every provider failed: what the application would rather have than the error, if there is any."""
-        if self._stale is None or self._cache is None or self._first is None:
+    async def reply_after_failure(self) -> web.Response | None:
+        """Where every provider failed: what one of them, whose answers had not been looked for, once said to the same;
+        or what the application would rather have than the error, if there is any.
+        """
+        cache, looked_at = self._cache, self._looked_at
+        if cache is None or self._first is None:
             return None
-        return self._reply(self._cache, self._first, self._stale, result="stale")
+        places = [self._place(candidate) for candidate in self._candidates[looked_at:]]
+        if looked_at and places and not self._directives.no_cache:
+            found = await cache.find(places, looked_at=len(places))
+            reply = self._served(cache, places, found.answers, start=looked_at)
+            if reply is not None:
+                return reply
+        return None if self._stale is None else self._reply(cache, *self._stale, result="stale")
 
     # --- afterwards
 
@@ -173,6 +234,11 @@ class CacheTurn:
             if one is candidate:
                 return self._place(candidate), epochs
         return None
+
+    def tell_key(self, candidate: Candidate) -> None:
+        """Have the audit log name the place where a candidate's answer goes: a purge of this key reaches it."""
+        if candidate is not self._candidates[0]:
+            self._exchange.record.cache_key = self._place(candidate).digest
 
     async def keep(
         self, candidate: Candidate, content_type: str, made: bytes | RecordingObserver, usage: Usage | None
@@ -190,7 +256,7 @@ class CacheTurn:
         place, epochs = seen
         ttl_seconds = self._ttl_seconds(candidate)
         dropped = tuple(self._exchange.record.dropped)
-        answer = CachedAnswer(body, content_type or _JSON, usage, self._asked_at, ttl_seconds, dropped)
+        answer = CachedAnswer(body, content_type or JSON, usage, self._asked_at, ttl_seconds, dropped)
         kept_seconds = self._exchange.serving.runtime.cache.kept_seconds(ttl_seconds)
         return await self._cache.keep(place, epochs, answer, kept_seconds=kept_seconds)
 
@@ -211,45 +277,3 @@ async def _plain(made: bytes | RecordingObserver) -> bytes | None:
     if made.size_bytes < ASIDE_BYTES:
         return made.plain_answer()
     return await asyncio.to_thread(made.plain_answer)
-
-
-class Keeping:
-    """Stores answers without keeping their applications waiting."""
-
-    def __init__(self) -> None:
-        self._storing: set[asyncio.Task[bool]] = set()
-
-    def plain(self, turn: CacheTurn, candidate: Candidate, answer: PlainAnswer) -> asyncio.Task[bool] | None:
-        """Store a plain answer, under the one who gave it; None where it may not be."""
-        if not turn.may_be_kept or answer.status != 200 or turn.seen(candidate) is None:
-            return None
-        content_type = next((value for name, value in answer.headers if name.lower() == "content-type"), "")
-        return self._start(turn, candidate, content_type, answer.body, answer.usage)
-
-    def stream(self, turn: CacheTurn, candidate: Candidate, opened: OpenStream) -> asyncio.Task[bool] | None:
-        """Store the plain answer that a stream was, once it has ended; None where it may not be."""
-        observer = opened.observer
-        if opened.status != 200 or not isinstance(observer, RecordingObserver) or not observer.is_whole:
-            return None
-        return self._start(turn, candidate, _JSON, observer, observer.usage)
-
-    def _start(
-        self,
-        turn: CacheTurn,
-        candidate: Candidate,
-        content_type: str,
-        made: bytes | RecordingObserver,
-        usage: Usage | None,
-    ) -> asyncio.Task[bool]:
-        return self.start(turn.keep(candidate, content_type, made, usage))
-
-    def start(self, storing: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
-        """Let something be stored."""
-        task = asyncio.get_running_loop().create_task(storing)
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
-        return task
-
-    async def close(self) -> None:
-        """Wait for answers that are still being stored."""
-        await asyncio.gather(*self._storing, return_exceptions=True)

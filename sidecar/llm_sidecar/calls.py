@@ -13,7 +13,7 @@ from aiohttp import web
 
 from llm_sidecar.asking import Answered, Asking
 from llm_sidecar.body import hold_parsed, read_body
-from llm_sidecar.caching import CacheTurn, Keeping
+from llm_sidecar.caching import CacheTurn, Question
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.embedding_lookup import look_up
 from llm_sidecar.errors import MalformedBody, NoProviderAvailable, Overloaded
@@ -23,6 +23,7 @@ from llm_sidecar.formats.base import Call, Format, MalformedRequest, ParsedReque
 from llm_sidecar.formats.registry import FORMATS
 from llm_sidecar.formats.told_error import FailureKind
 from llm_sidecar.headers import to_application
+from llm_sidecar.keeping import Keeping
 from llm_sidecar.optimization.clamp import clamped
 from llm_sidecar.prices import prices
 from llm_sidecar.record import RequestRecord, Saving
@@ -93,13 +94,14 @@ class Calls:
             parsed, digest = _parsed(exchange, wire, call, body), None
         del body  # what is sent may be another one
         record.stream = parsed.stream
-        candidates = exchange.serving.runtime.candidates(parsed)
+        question = Question(exchange, parsed, digest)
+        candidates = exchange.serving.runtime.candidates(parsed, lot=question.digest)
         record.model = candidates[0].model.name
-        turn = CacheTurn(exchange, parsed, candidates, known_digest=digest)
+        turn = CacheTurn(exchange, parsed, candidates, question)
         lookup = await look_up(exchange, parsed, candidates[0]) if call.type is RequestType.EMBEDDINGS else None
         if lookup is not None:
             return await self._embed(exchange, parsed, candidates, turn, lookup)
-        hit = await turn.look_up()
+        hit = await turn.look_up(self._providers.is_shut)
         if hit is not None:
             return hit
         ask = partial(self._call, exchange, parsed, candidates, turn)
@@ -176,7 +178,7 @@ class Calls:
         if permit is None:
             if others and answered.error not in REFUSALS:
                 return await self._ask_providers(whole, others)
-            return self._relay_error(asked, answered)
+            return await self._relay_error(asked, answered)
         vectors = lookup.vectors(answer.body) if isinstance(answer, PlainAnswer) else None
         if answered.take is not None:
             answered.take.used(rest.input_tokens_estimate)
@@ -201,12 +203,12 @@ class Calls:
             answered = await asking.ask(candidates)
         except (NoProviderAvailable, MalformedBody):
             asked.spending.nobody_answered()
-            stale = asked.turn.stale_reply()
-            if stale is None:
+            cached = await asked.turn.reply_after_failure()
+            if cached is None:
                 raise
-            return stale
+            return cached
         if answered.permit is None:
-            return self._relay_error(asked, answered)
+            return await self._relay_error(asked, answered)
         try:
             return await self._relay(asked, answered.candidate, answered.answer, answered.permit)
         finally:
@@ -214,7 +216,7 @@ class Calls:
             if answered.take is not None:
                 answered.take.used(asked.spending.spent_tokens)
 
-    def _relay_error(self, asked: Asked, answered: Answered) -> web.Response:
+    async def _relay_error(self, asked: Asked, answered: Answered) -> web.Response:
         """An error of a provider's that is the application's, or the last of those that all providers gave."""
         answer = answered.answer
         if not isinstance(answer, PlainAnswer):
@@ -223,7 +225,7 @@ class Calls:
             asked.spending.refused_by_provider()
             return _plain_reply(answer, asked.record)
         asked.spending.nobody_answered()
-        return asked.turn.stale_reply() or _plain_reply(answer, asked.record)
+        return await asked.turn.reply_after_failure() or _plain_reply(answer, asked.record)
 
     async def _relay(
         self, asked: Asked, candidate: Candidate, opened: PlainAnswer | LargeAnswer | OpenStream, permit: Permit

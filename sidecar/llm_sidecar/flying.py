@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from llm_sidecar.cache.flight import FellOff, Flights, Released
+from llm_sidecar.cache.flight import FellOff, Flights, Overdue, Released
 from llm_sidecar.headers import to_application
 from llm_sidecar.record import RequestRecord, Saving
 from llm_sidecar.relay import ERROR_CODE, ERROR_STATUS, TAIL_SECONDS, TIMER_SECONDS, ClientWriter, send_whole
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
     from llm_sidecar.providers.base import Timeouts
 
 logger = logging.getLogger(__name__)
+
+LEAST_PATIENCE_SECONDS: Final = 2.0
+"""No call is overdue before, however fast the others were."""
+UNKNOWN_PATIENCE_SECONDS: Final = 30.0
+"""Where nothing is known of how long such calls take: a plain answer that a model thinks about may take that long."""
+KNOWN_TIMES: Final = 32
+KNOWN_KINDS: Final = 256
 
 MOST_FLIGHTS: Final = 2
 """After that many that failed it, a request goes on alone: one after the other would take longer than all at once."""
@@ -55,6 +64,38 @@ class Passenger:
     def first_seconds(self) -> float:
         """How long it would wait, alone, before it gave up the first attempt."""
         return self.timeouts.first_token if self.parsed.stream else self.timeouts.response
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for those that take about as long."""
+        return self.exchange.record.model, self.parsed.call.type, self.parsed.stream
+
+
+class UsualTimes:
+    """How long flights took until there was an answer, or the first of a stream: the last few of each kind.
+
+    A call is overdue when it takes more than twice as long as nearly all (95 %) of those did.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[Hashable, deque[float]] = {}
+
+    def note(self, kind: Hashable, seconds: float) -> None:
+        """One was answered."""
+        known = self._seconds.get(kind)
+        if known is None:
+            if len(self._seconds) >= KNOWN_KINDS:  # of configurations that are long gone
+                self._seconds.clear()
+            known = self._seconds[kind] = deque(maxlen=KNOWN_TIMES)
+        known.append(seconds)
+
+    def patience_seconds(self, kind: Hashable) -> float:
+        """How long one may take before it is overdue."""
+        known = self._seconds.get(kind)
+        if not known:
+            return UNKNOWN_PATIENCE_SECONDS
+        slowest = sorted(known)[math.ceil(0.95 * (len(known) - 1))]
+        return max(LEAST_PATIENCE_SECONDS, 2 * slowest)
 
 
 class FlightWriter:
@@ -86,26 +127,41 @@ class Flying:
 
     def __init__(self) -> None:
         self._flights = Flights()
+        self._times = UsualTimes()
 
     async def answer(self, passenger: Passenger, key: Hashable, call: Call) -> web.StreamResponse:
-        """Lead, follow, or ask alone. Raises whatever `call` raises."""
-        deadline = asyncio.get_running_loop().time() + passenger.first_seconds
+        """Lead, follow, or ask alone. Raises whatever `call` raises.
+
+        Nobody follows a call that is overdue (`UsualTimes`): a single request may hang where its like do not. One of
+        those who gave it up asks anew, and the others follow that one, for as long as they would have waited alone.
+        So a call that hangs costs the others its patience, and the provider one more call; one that is only slower
+        than ever before costs that one call, too.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + passenger.first_seconds
+        has_given_up = False
         for _ in range(MOST_FLIGHTS):
             flight = self._flights.get(key)
             if flight is None:
                 flight = self._flights.open(key, passenger.exchange.held.beside())
-                return await _lead(passenger, flight, call)
+                flight.began = clock()
+                return await _lead(passenger, flight, call, self._times)
+            overdue = math.inf if has_given_up else flight.began + self._times.patience_seconds(passenger.kind)
             try:
-                return await _follow(passenger, flight, deadline)
+                return await _follow(passenger, flight, deadline, overdue=overdue)
+            except Overdue:
+                has_given_up = True
+                self._flights.remove(key, flight)
             except Released as released:
                 if not released.at_fault:
                     break
         return await call(None)
 
 
-async def _lead(passenger: Passenger, flight: Flight, call: Call) -> web.StreamResponse:
+async def _lead(passenger: Passenger, flight: Flight, call: Call, times: UsualTimes) -> web.StreamResponse:
     """Ask for all. The call has a task of its own: it goes on when this application hangs up and others listen."""
     listener = flight.listen(leads=True)
+    kind = passenger.kind  # before it is known who answers
     task = asyncio.get_running_loop().create_task(call(flight))
     flight.carried_by(task)
     try:
@@ -113,6 +169,7 @@ async def _lead(passenger: Passenger, flight: Flight, call: Call) -> web.StreamR
         # Where there is no stream to share, the task returns or raises what there is.
         with suppress(Released, FellOff):
             await flight.wait_for_head(listener)
+            times.note(kind, asyncio.get_running_loop().time() - flight.began)
             if flight.body is None:
                 first = await listener.read()
                 shared = await _pass_on(passenger, listener, first)
@@ -145,17 +202,17 @@ async def _outlast(task: asyncio.Task[web.StreamResponse]) -> None:
         task.exception()
 
 
-async def _follow(passenger: Passenger, flight: Flight, deadline: float) -> web.StreamResponse:
-    """Wait for another's answer, no longer than this request would have waited alone. Raises `Released`."""
+async def _follow(passenger: Passenger, flight: Flight, deadline: float, *, overdue: float) -> web.StreamResponse:
+    """Wait for another's answer, no longer than this request would have waited alone. Raises `Released`, `Overdue`."""
     record = passenger.exchange.record
     listener = flight.listen()
     try:
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(min(deadline, overdue)):
                 await flight.wait_for_head(listener)
                 first = await listener.read() if flight.body is None else flight.body
         except TimeoutError:
-            raise Released(at_fault=False) from None
+            raise Overdue if overdue < deadline else Released(at_fault=False) from None
         _board(record, flight.told)
         reply: web.StreamResponse
         if flight.body is None:

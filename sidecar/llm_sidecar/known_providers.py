@@ -34,6 +34,10 @@ class Providers:
         configured = candidate.configured
         return self.breakers.of(configured.provider.name, candidate.model.name, settings=configured.circuit)
 
+    def is_shut(self, candidate: Candidate) -> bool:
+        """True where a request would not be sent to a candidate now, for its circuit is open."""
+        return self.breakers.is_shut(candidate.name, candidate.model.name)
+
     def request_began(self, configured: ConfiguredProvider, *, sdk_retries: int) -> None:
         """A request has come to a provider. Call it once for each, before its first attempt there."""
         budget = self._budgets.get(configured.provider.name) or self._budget(configured)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from llm_sidecar.contract.config import ConfigDocument, ProviderEntry, TeamEntry
     from llm_sidecar.contract.provider_resource import LLMProviderSpec
-    from llm_sidecar.failover.routes import Candidate
+    from llm_sidecar.failover.routes import Candidate, Lot
     from llm_sidecar.formats.base import ParsedRequest
     from llm_sidecar.providers.base import Transport
 
@@ -70,8 +70,11 @@ class Runtime:
     egresses: frozenset[Egress]
     optimization: Optimization
 
-    def candidates(self, request: ParsedRequest) -> tuple[Candidate, ...]:
-        """Who may answer, first choice first. Raises `ModelNotAllowed` or `UnknownModel`."""
+    def candidates(self, request: ParsedRequest, *, lot: Lot | None = None) -> tuple[Candidate, ...]:
+        """Who may answer, first choice first; `lot`: see `Routes.candidates`.
+
+        Raises `ModelNotAllowed` or `UnknownModel`.
+        """
         model, api = request.model, request.call.api
         if not self.access.allows(model):
             raise ModelNotAllowed(
@@ -84,6 +87,7 @@ class Runtime:
                 model,
                 request_type=request.call.type,
                 request=Size(request.input_tokens_estimate, request.max_output_tokens),
+                lot=lot,
             )
         if self.access.deny:  # who asks for another model must not get a forbidden one in its place
             candidates = tuple(one for one in candidates if not (one.stands_in and self.access.denies(one.model.name)))

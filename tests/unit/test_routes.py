@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -155,6 +156,40 @@ def test_equals_share_by_weight_and_everyone_stays_a_stand_in() -> None:
         assert order[2] == "z"
         firsts[order[0]] += 1
     assert 0.70 < firsts["a"] / 2000 < 0.80
+
+
+def lots(count: int) -> list[bytes]:
+    return [sha256(b"%d" % number).digest() for number in range(count)]
+
+
+def firsts_by_lot(routes: Routes, drawn: list[bytes]) -> list[str]:
+    return [routes.candidates(CHAT, "m", lot=lambda lot=lot: lot)[0].name for lot in drawn]  # type: ignore[misc]
+
+
+def test_whoever_draws_the_same_lot_goes_to_the_same_and_weights_hold_over_all() -> None:
+    equals = [configured("a", "m", weight=3), configured("b", "m", weight=1), configured("z", "m", priority=1)]
+    drawn = lots(2000)
+    firsts = firsts_by_lot(Routes(equals), drawn)
+    assert firsts == firsts_by_lot(Routes(equals), drawn)
+    assert 0.70 < firsts.count("a") / 2000 < 0.80
+    assert firsts.count("z") == 0
+
+
+def test_whoever_comes_to_the_equals_takes_from_all_and_moves_nobody_else() -> None:
+    drawn = lots(500)
+    before = firsts_by_lot(Routes([configured("a", "m"), configured("b", "m")]), drawn)
+    after = firsts_by_lot(Routes([configured("a", "m"), configured("b", "m"), configured("c", "m")]), drawn)
+    assert {now for was, now in zip(before, after, strict=True) if was != now} == {"c"}
+
+
+def test_without_a_lot_chance_decides_and_where_there_is_one_way_nobody_draws() -> None:
+    two = Routes([configured("a", "m"), configured("b", "m")], draw=random.Random(1).random)
+    assert {two.candidates(CHAT, "m", lot=lambda: None)[0].name for _ in range(50)} == {"a", "b"}
+
+    def never() -> bytes:
+        raise AssertionError
+
+    assert Routes([configured("a", "m")]).candidates(CHAT, "m", lot=never)[0].name == "a"
 
 
 def test_lists_hold_names_and_aliases_and_no_pattern() -> None:

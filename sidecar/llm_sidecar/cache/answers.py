@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -25,6 +26,8 @@ ASIDE_BYTES: Final = 64 * 1024
 """Packing and unpacking more than this would keep other requests waiting: a thread does it."""
 _SHARED_FIELDS: Final = (keys.CACHE_NOT_BEFORE, keys.CACHE_EPOCH_OF_TEAM)
 _KNOWN_FIELDS: Final = 4096
+TRY_AGAIN_SECONDS: Final = 0.25
+"""While the store is slow, it is asked no more often than that whether it still is; no request waits for that."""
 
 Epochs = tuple[int, ...]
 
@@ -54,10 +57,16 @@ def _fields(provider: str, model: str) -> tuple[str, str]:
 class Found:
     """What a look-up told."""
 
-    answer: CachedAnswer | None = None
+    answers: tuple[CachedAnswer | None, ...] = ()
+    """At each place that was looked at."""
     epochs: tuple[Epochs, ...] = ()
     """Of each place that was asked about: what its answer has to be stored under. Empty where nothing is known."""
     not_before: float = 0.0
+
+    @property
+    def answer(self) -> CachedAnswer | None:
+        """At the first place."""
+        return self.answers[0] if self.answers else None
 
 
 NOTHING_FOUND: Final = Found()
@@ -66,45 +75,80 @@ NOTHING_FOUND: Final = Found()
 class AnswerCache:
     """One team's answers."""
 
-    def __init__(self, store: Store, team: str) -> None:
+    def __init__(self, store: Store, team: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._clock = clock
         self._team = team
         self._memory = Memory()
         self.known_requests = KnownRequests()
         self._known: dict[str, int] = {}
         """The latest number of each field. Once one changes, nothing that was found before is served any more."""
+        self._is_slow = False
+        """A look-up timed out, and nothing was heard of the store since: nobody waits for it."""
+        self._tried_at = 0.0
+        self._trying: asyncio.Task[None] | None = None
 
     def remembered(self, place: Place) -> CachedAnswer | None:
         """The answer at a place, if it was found a moment ago."""
         return self._memory.get(place.digest)
 
-    async def find(self, places: Sequence[Place]) -> Found:
-        """The answer at the first place, and the epochs of all: one step at the store."""
-        first = places[0]
+    async def find(self, places: Sequence[Place], *, looked_at: int = 1) -> Found:
+        """The answers at the first places, and the epochs of all: one step at the store.
+
+        Of a slow store one time-out is waited for: then there is nothing, at once, until it was heard of again.
+        """
         fields = [*_SHARED_FIELDS, *(field for place in places for field in place.fields)]
-        try:
-            reply = await self._store.run(
-                FIND, (keys.cache_entry(self._team, first.digest), keys.cache_epochs(self._team)), fields
-            )
-        except StoreUnavailable:
+        first, *others = [keys.cache_entry(self._team, place.digest) for place in places[:looked_at]]
+        wanted = (first, keys.cache_epochs(self._team), *others)
+        if self._is_slow:
+            self._try_again(wanted, fields)
             return NOTHING_FOUND
-        read = _read(reply, len(fields))
+        try:
+            reply = await self._store.run(FIND, wanted, fields)
+        except StoreUnavailable as unavailable:
+            # One that is known to be away fails at once, and tells itself when it is back.
+            self._is_slow = unavailable.reason == "timeout" and self._store.available
+            self._tried_at = self._clock()
+            return NOTHING_FOUND
+        read = _read(reply, looked_at, len(fields))
         if read is None:
             return NOTHING_FOUND
-        entry, numbers = read
+        entries, numbers = read
         self._learn(fields, numbers)
         not_before, team = numbers[0], numbers[1]
         epochs = tuple((team, *numbers[start : start + 3]) for start in range(len(_SHARED_FIELDS), len(numbers), 3))
-        if entry is None:
-            return Found(None, epochs, not_before)
+        answers = [
+            None if entry is None else await self._decoded(place, seen, not_before, entry)
+            for place, seen, entry in zip(places, epochs, entries, strict=False)
+        ]
+        return Found(tuple(answers), epochs, not_before)
+
+    async def _decoded(self, place: Place, epochs: Epochs, not_before: float, entry: bytes) -> CachedAnswer | None:
         if len(entry) < ASIDE_BYTES:
-            answer = decode_entry(self._team, first.digest, epochs[0], entry)
+            answer = decode_entry(self._team, place.digest, epochs, entry)
         else:
-            answer = await asyncio.to_thread(decode_entry, self._team, first.digest, epochs[0], entry)
+            answer = await asyncio.to_thread(decode_entry, self._team, place.digest, epochs, entry)
         if answer is None or answer.asked_at < not_before:
-            return Found(None, epochs, not_before)
-        self._memory.put(first.digest, answer)
-        return Found(answer, epochs, not_before)
+            return None
+        self._memory.put(place.digest, answer)
+        return answer
+
+    def _try_again(self, wanted: Sequence[str], fields: Sequence[str]) -> None:
+        """Find out whether the store is still slow, beside the request that wants to know."""
+        now = self._clock()
+        if self._trying is None and now - self._tried_at >= TRY_AGAIN_SECONDS:
+            self._tried_at = now
+            self._trying = asyncio.get_running_loop().create_task(self._try(wanted, fields))
+
+    async def _try(self, wanted: Sequence[str], fields: Sequence[str]) -> None:
+        try:
+            await self._store.run(FIND, wanted, fields)
+        except StoreUnavailable:
+            return
+        else:
+            self._is_slow = False
+        finally:
+            self._trying = None
 
     def _learn(self, fields: list[str], numbers: list[int]) -> None:
         """Forget what is in memory as soon as it is heard of any purge: they are rare."""
@@ -138,19 +182,23 @@ class AnswerCache:
             await self._store.set(keys.cache_entry(self._team, place.digest), entry, ttl_seconds=kept_seconds)
         except StoreUnavailable:
             return False
+        self._is_slow = False
         return True
 
 
-def _read(reply: Reply, number: int) -> tuple[bytes | None, list[int]] | None:
-    """Entry and numbers of what `find.lua` answered; None where it is anything else."""
-    if not isinstance(reply, list) or len(reply) != 2 or isinstance(reply[0], int | list):
+def _read(reply: Reply, entries: int, number: int) -> tuple[list[bytes | None], list[int]] | None:
+    """Entries and numbers of what `find.lua` answered; None where it is anything else."""
+    if not isinstance(reply, list) or len(reply) != entries + 1:
         return None
-    told = reply[1]
+    told = reply.pop(1)
+    found = [one for one in reply if one is None or isinstance(one, bytes)]
+    if len(found) != entries:
+        return None
     if told == 0:  # nothing was ever purged
-        return reply[0], [0] * number
+        return found, [0] * number
     if not isinstance(told, list) or len(told) != number:
         return None
     try:
-        return reply[0], [0 if value is None else int(value) for value in told]  # type: ignore[arg-type]
+        return found, [0 if value is None else int(value) for value in told]  # type: ignore[arg-type]
     except (ValueError, TypeError):  # somebody wrote a field by hand: nobody knows what holds
         return None

@@ -41,6 +41,10 @@ class Released(Exception):
         self.at_fault = at_fault
 
 
+class Overdue(Exception):
+    """There is still no answer, for longer than such ones take: this listener need not wait for this very call."""
+
+
 class FellOff(Exception):
     """What this listener would have to read next is gone, and a part of the answer was sent to it."""
 
@@ -62,6 +66,8 @@ class Flight:
         self._is_over = self._is_incomplete = self._is_broken = self._is_forgotten = False
         self.status = 0
         """0 until there is an answer."""
+        self.began = 0.0
+        """By the loop's clock: when it was asked for."""
         self.headers: Headers = []
         self.body: bytes | None = None
         """Of an answer that came whole."""

@@ -18,9 +18,12 @@ from llm_sidecar.store import Script
 if TYPE_CHECKING:
     from llm_sidecar.store import Store
 
-PURGE: Final = Script(
-    name="purge", source=(files("llm_sidecar.cache") / "lua" / "purge.lua").read_text(encoding="utf-8")
-)
+_LUA: Final = files("llm_sidecar.cache") / "lua"
+PURGE: Final = Script(name="purge", source=(_LUA / "purge.lua").read_text(encoding="utf-8"))
+PURGE_KEY: Final = Script(name="purge_key", source=(_LUA / "purge_key.lua").read_text(encoding="utf-8"))
+MOST_PURGED_KEYS: Final = 4096
+"""So many purges of one answer are remembered for a team, for Redis must not have to remember ever more. When there are
+more, the oldest is forgotten, and all that was asked for before it is void: whatever was under way then, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +41,9 @@ class Purge:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The numbers to count up."""
+        """The numbers to count up; none for one answer, whose purge is another one."""
         if self.digest is not None:
-            return (keys.cache_epoch_of_key(self.digest),)
+            return ()
         if self.provider is not None and self.model is not None:
             return (keys.cache_epoch_of_model(self.provider, self.model),)
         if self.provider is not None:
@@ -50,6 +53,9 @@ class Purge:
 
 async def purge(store: Store, team: str, what: Purge) -> None:
     """Purge answers of a team (`NAMESPACE/NAME`). Raises `StoreUnavailable`."""
-    entries = () if what.digest is None else (keys.cache_entry(team, what.digest),)
-    not_before = "" if what.not_before is None else what.not_before
-    await store.run(PURGE, (keys.cache_epochs(team), *entries), (not_before, *what.fields))
+    epochs = keys.cache_epochs(team)
+    if what.digest is not None:
+        wanted = (epochs, keys.cache_purged_keys(team), keys.cache_entry(team, what.digest))
+        await store.run(PURGE_KEY, wanted, (keys.cache_epoch_of_key(what.digest), MOST_PURGED_KEYS))
+        return
+    await store.run(PURGE, (epochs,), ("" if what.not_before is None else what.not_before, *what.fields))

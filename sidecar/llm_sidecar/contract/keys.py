@@ -87,6 +87,14 @@ def cache_epoch_of_key(digest: str) -> str:
     return f"key/{digest}"
 
 
+def cache_purged_keys(team: str) -> str:
+    """Sorted set of the fields of `cache_epochs` that are about one answer: score is its purge, in microseconds.
+
+    It is what bounds their number.
+    """
+    return f"{PREFIX}:{{{team}}}:cache-purged-keys"
+
+
 def cache_purged_for(kind: str, name: str) -> str:
     """Field of `cache_epochs`: the last value of a resource's purge annotation that was carried out for this team."""
     return f"purged-for/{kind}/{name}"

@@ -115,6 +115,16 @@ class CircuitBreaker:
         """When the next probe may go, from now; 0 unless open. For `retry-after` where nobody else is left."""
         return max(0.0, self._half_open_at - self._clock()) if self.state is CircuitState.OPEN else 0.0
 
+    @property
+    def is_shut(self) -> bool:
+        """True where `admit` would let nobody in for now. Asks for no permit, and changes nothing."""
+        if self.state is CircuitState.CLOSED:
+            return False
+        now = self._clock()
+        if self.state is CircuitState.OPEN:
+            return now < self._half_open_at
+        return self._probe is not None and now - self._probe_began < self.settings.open_seconds
+
     def hint_failing(self) -> None:
         """Somebody else's breaker opened: let one request find out, unless an answer of our own says better.
 
@@ -226,6 +236,11 @@ class CircuitBreakers:
         elif found.settings is not settings and found.settings != settings:
             found.configure(settings)
         return found
+
+    def is_shut(self, provider: str, model: str) -> bool:
+        """True where nobody would be let in for now: see `CircuitBreaker.is_shut`."""
+        found = self._breakers.get((provider, model))
+        return found is not None and found.is_shut
 
     def hint_failing(self, provider: str, model: str) -> None:
         """Somebody else's breaker for these opened: see `CircuitBreaker.hint_failing`. Unused ones need no hint."""

@@ -5,10 +5,12 @@ Compiled once per configuration: a request costs one look-up, and nothing is sor
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from itertools import chain, groupby
 from typing import Final, Protocol
 
@@ -100,6 +102,10 @@ class Draw(Protocol):
         ...
 
 
+Lot = Callable[[], bytes | None]
+"""What decides among equals in the place of chance: who draws the same lot gets the same order. None: chance does."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Way:
     """A model of a provider, by one of the names that lead to it."""
@@ -144,11 +150,18 @@ class Routes:
             self._downgrades[name].append(_Way(configured, model, by_alias=True))
 
     def candidates(
-        self, api: API, model: str, *, request_type: RequestType = RequestType.GENERATION, request: Size | None = None
+        self,
+        api: API,
+        model: str,
+        *,
+        request_type: RequestType = RequestType.GENERATION,
+        request: Size | None = None,
+        lot: Lot | None = None,
     ) -> tuple[Candidate, ...]:
         """Who may answer, first choice first; empty where nobody serves the model in a language that fits.
 
-        `request` is what prices are compared for; without it, weights decide.
+        `request` is what prices are compared for; without it, weights decide. A request whose answer may be there
+        brings its `lot`: asked of another one of equals each time, it would be paid for once at each.
         """
         key = (api, request_type, model)
         groups = self._plans.get(key)
@@ -158,7 +171,7 @@ class Routes:
                 self._plans[key] = groups
         if len(groups) == 1 and len(groups[0]) == 1:
             return groups[0]
-        return tuple(chain.from_iterable(self._ordered(group, request) for group in groups))
+        return tuple(chain.from_iterable(self._ordered(group, request, lot) for group in groups))
 
     def cheaper(
         self, than: Candidate, api: API, request_type: RequestType, request: Size, asked: str
@@ -213,20 +226,26 @@ class Routes:
                 found.setdefault(id(way.configured), candidate)
         return tuple(found.values())
 
-    def _ordered(self, group: Group, request: Size | None) -> Sequence[Candidate]:
+    def _ordered(self, group: Group, request: Size | None, lot: Lot | None) -> Sequence[Candidate]:
         if len(group) == 1:
             return group
-        equals = self._drawn(group)
+        equals = self._drawn(group, lot() if lot is not None else None)
         if self._cheapest_first and request is not None:
             equals.sort(key=lambda one: cost_at_most(one.model, request))
         return equals
 
-    def _drawn(self, equals: Group) -> list[Candidate]:
-        """A random order in which each one's chance to be first is its weight's share.
+    def _drawn(self, equals: Group, lot: bytes | None) -> list[Candidate]:
+        """An order in which each one's chance to be first is its weight's share.
 
-        Efraimidis and Spirakis: the largest u^(1/w) is first with probability w / Σw.
+        Efraimidis and Spirakis: the largest u^(1/w) is first with probability w / Σw. A lot makes each u from itself
+        and the provider: over many lots that is as good as chance, and whoever leaves or comes moves no others.
         """
-        return sorted(equals, key=lambda one: self._draw() ** (1.0 / one.configured.weight), reverse=True)
+
+        def key(one: Candidate) -> float:
+            drawn = self._draw() if lot is None else _fraction(lot, one.configured.identity or one.name)
+            return math.pow(drawn, 1.0 / one.configured.weight)
+
+        return sorted(equals, key=key, reverse=True)
 
     @property
     def providers(self) -> Sequence[ConfiguredProvider]:
@@ -266,6 +285,11 @@ class Routes:
         return next((one for one in listing if family.intersection(one.provider.apis)), None) or next(
             iter(listing), None
         )
+
+
+def _fraction(lot: bytes, name: str) -> float:
+    """A number from 0 up to 1 that is always the same for these two."""
+    return int.from_bytes(blake2b(lot + name.encode(), digest_size=6).digest()) / 2**48
 
 
 def matches(text: str, pattern: str) -> bool:

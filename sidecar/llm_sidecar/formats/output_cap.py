@@ -55,8 +55,7 @@ def thinking_tokens(request: ParsedRequest) -> int:
     document = request.document
     match request.call.api:
         case API.ANTHROPIC_MESSAGES:
-            thinking = mapping(document, "thinking")
-            return (count(thinking, "budget_tokens") or 0) if thinking.get("type") == "enabled" else 0
+            return _anthropic_thinking_tokens(document)
         case API.GEMINI:
             config = mapping(mapping(document, *_GEMINI_CONFIGS), "thinkingConfig", "thinking_config")
             told = count(config, "thinkingBudget", "thinking_budget")
@@ -68,6 +67,18 @@ def thinking_tokens(request: ParsedRequest) -> int:
             return _by_effort(mapping(document, "reasoning").get("effort"))
         case _:
             return 0
+
+
+def _anthropic_thinking_tokens(document: Mapping[str, Any]) -> int:
+    """Effort says how long a model thinks only where it thinks by it: without `thinking`, it is about the answer."""
+    thinking = mapping(document, "thinking")
+    match thinking.get("type"):
+        case "enabled":
+            return count(thinking, "budget_tokens") or 0
+        case None | "disabled":
+            return 0
+        case _:
+            return _by_effort(mapping(document, "output_config").get("effort"))
 
 
 def _by_effort(effort: object) -> int:

@@ -14,6 +14,7 @@ import pytest_asyncio
 import redis
 
 from llm_sidecar.cache import memory
+from llm_sidecar.cache import purge as purging
 from llm_sidecar.cache.purge import Purge, purge
 from llm_sidecar.contract import keys
 from llm_sidecar.redis_kinds import make_store
@@ -87,6 +88,54 @@ async def test_one_answer_is_purged_by_its_key_in_the_audit_log(
     await purge(store, TEAM, Purge(digest=line["cache_key"]))
     assert len(entries(store_url)) == 1
     assert [await result(proxy), await result(proxy, seed=1)] == ["miss", "hit"]
+
+
+@pytest.mark.usefixtures("_nothing_is_remembered")
+async def test_one_answer_that_was_asked_for_before_its_purge_is_not_served_after_it(
+    start_proxy: StartProxy, serve: Serve, store: SharedStore, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor when so many others were purged since that this purge was forgotten."""
+    monkeypatch.setattr(purging, "MOST_PURGED_KEYS", 3)
+    proxy = await cached(start_proxy, store_url, await serve())
+    first, _ = await twice(proxy, store_url, temperature=0)
+    key = (await proxy.audit_line(first.request_id))["cache_key"]
+    with redis.Redis.from_url(store_url) as client:
+        entry = client.get(entries(store_url)[0])
+        assert isinstance(entry, bytes)
+        await purge(store, TEAM, Purge(digest=key))
+        client.set(keys.cache_entry(TEAM, key), entry, ex=60)  # as one comes that was under way
+        assert await result(proxy) == "miss"
+        await proxy.sidecar._pipeline.close()  # type: ignore[union-attr]
+        client.set(keys.cache_entry(TEAM, key), entry, ex=60)
+        for number in range(5):
+            await purge(store, TEAM, Purge(digest=f"{number:064}"))
+        assert client.hget(keys.cache_epochs(TEAM), keys.cache_epoch_of_key(key)) is None
+        assert await result(proxy) == "miss"
+
+
+async def test_purges_of_single_answers_do_not_fill_the_store(
+    store: SharedStore, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purging, "MOST_PURGED_KEYS", 10)
+    for number in range(50):
+        await purge(store, TEAM, Purge(digest=f"{number:064}"))
+    with redis.Redis.from_url(store_url) as client:
+        assert client.zcard(keys.cache_purged_keys(TEAM)) == 10
+        assert client.hlen(keys.cache_epochs(TEAM)) == 10 + 1
+        assert client.hexists(keys.cache_epochs(TEAM), keys.cache_epoch_of_key(f"{49:064}"))
+        assert int(client.hget(keys.cache_epochs(TEAM), keys.CACHE_NOT_BEFORE) or 0) <= time.time() + 1
+
+
+async def test_a_key_that_is_purged_again_gets_a_number_that_it_never_had(store: SharedStore, store_url: str) -> None:
+    told = []
+    field = keys.cache_epoch_of_key("0" * 64)
+    with redis.Redis.from_url(store_url) as client:
+        for _ in range(5):
+            await purge(store, TEAM, Purge(digest="0" * 64))
+            told.append(int(client.hget(keys.cache_epochs(TEAM), field) or 0))
+            if len(told) == 3:
+                client.hdel(keys.cache_epochs(TEAM), field)
+    assert told == sorted(set(told))
 
 
 @pytest.mark.usefixtures("_nothing_is_remembered")

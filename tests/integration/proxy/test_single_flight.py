@@ -13,6 +13,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from llm_sidecar import flying
 from tests.integration.proxy.conftest import StartProxy
 from tests.integration.proxy.harness import (
     CHAT_ANSWER,
@@ -296,6 +297,52 @@ async def test_a_follower_waits_no_longer_than_it_would_have_alone(
 
     assert reply.status == 200
     assert len(one.seen) == 2
+    leader.cancel()
+
+
+def hangs_at_first(hanging: int) -> Answer:
+    """So many requests never get an answer."""
+    seen = 0
+
+    async def answer(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        nonlocal seen
+        seen += 1
+        if seen <= hanging:
+            await asyncio.Event().wait()
+        streams = orjson.loads(body).get("stream", False)
+        return await (streaming(*CHAT_STREAM) if streams else plain())(request, body)
+
+    return answer
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_of_those_who_gave_up_a_call_that_hangs_one_asks_anew_for_all(
+    start_proxy: StartProxy, serve: Serve, store_url: str, monkeypatch: pytest.MonkeyPatch, *, stream: bool
+) -> None:
+    """Long before the provider's own time-outs, which are those of the longest answers."""
+    monkeypatch.setattr(flying, "UNKNOWN_PATIENCE_SECONDS", 0.3)
+    one = await serve(hangs_at_first(1))
+    proxy = await proxy_of(start_proxy, store_url, one)
+    options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    leader, *followers = await at_once(proxy, 6, **options)
+    replies = await answers(followers)
+
+    assert [reply.status for reply in replies] == [200] * 5
+    assert results(replies) == ["coalesced"] * 4 + ["miss"]
+    assert len(one.seen) == 2
+    assert not leader.done()
+    leader.cancel()
+
+
+async def test_whoever_comes_when_a_call_is_overdue_does_not_wait_for_it(
+    start_proxy: StartProxy, serve: Serve, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flying, "UNKNOWN_PATIENCE_SECONDS", 0.0)
+    one = await serve(hangs_at_first(1))
+    proxy = await proxy_of(start_proxy, store_url, one)
+    leader, late = await at_once(proxy, 2)
+    (reply,) = await answers([late])
+    assert (reply.status, reply.headers["x-llm-sidecar-cache"]) == (200, "miss")
     leader.cancel()
 
 

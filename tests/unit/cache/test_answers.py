@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from llm_sidecar.cache import memory
-from llm_sidecar.cache.answers import FIND, NOTHING_FOUND, AnswerCache, Place
+from llm_sidecar.cache.answers import FIND, NOTHING_FOUND, TRY_AGAIN_SECONDS, AnswerCache, Place
 from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer
 from llm_sidecar.contract import keys
 from llm_sidecar.store import Reply, Script, StoreUnavailable
@@ -27,6 +28,8 @@ class Shelf:
         self.entries: dict[str, tuple[bytes, int]] = {}
         self.epochs: dict[str, dict[str, bytes]] = {}
         self.looked = 0
+        self.is_slow = False
+        self.timed_out = 0
         self.answers: Any = None
 
     async def get(self, key: str) -> bytes | None:
@@ -47,13 +50,17 @@ class Shelf:
             reply: Reply = self.answers
             return reply
         epochs = self.epochs.get(wanted[1], {})
-        return [self.entries.get(wanted[0], (None, 0))[0], [epochs.get(str(field)) for field in arguments]]
+        first, *others = [self.entries.get(key, (None, 0))[0] for key in (wanted[0], *wanted[2:])]
+        return [first, [epochs.get(str(field)) for field in arguments], *others]
 
     async def close(self) -> None:
         pass
 
     def _check(self) -> None:
         if not self.available:
+            raise StoreUnavailable("connection")
+        if self.is_slow:
+            self.timed_out += 1
             raise StoreUnavailable("timeout")
 
     def purge(self, field: str, *, team: str = "ns/team") -> None:
@@ -135,7 +142,7 @@ async def test_what_is_too_large_is_not_kept(cache: AnswerCache, shelf: Shelf) -
 
 async def test_what_is_large_is_kept_all_the_same(cache: AnswerCache) -> None:
     """A thread packs and unpacks it."""
-    large = CachedAnswer(b"x" * MAX_ENTRY_BYTES, "", None, 0.0, 60)
+    large = CachedAnswer(b"x" * MAX_ENTRY_BYTES, "a/b", None, 0.0, 60)
     assert await keep(cache, answer=large)
     assert (await cache.find([PLACE])).answer == large
 
@@ -213,3 +220,69 @@ async def test_whoever_hears_of_a_purge_forgets_everything(cache: AnswerCache, s
     shelf.purge("team")
     await cache.find([OTHER])
     assert cache.remembered(PLACE) is None
+
+
+async def test_more_than_one_place_is_looked_at_in_one_step(cache: AnswerCache, shelf: Shelf) -> None:
+    await keep(cache)
+    await keep(cache, place=OTHER)
+    shelf.looked = 0
+    assert (await cache.find([PLACE, OTHER], looked_at=2)).answers == (ANSWER, ANSWER)
+    assert (await cache.find([PLACE, OTHER])).answers == (ANSWER,)
+    assert shelf.looked == 2
+    shelf.purge("provider/llm-system/openai")
+    assert (await cache.find([PLACE, OTHER], looked_at=2)).answers == (None, ANSWER)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_of_a_slow_store_one_time_out_is_waited_for(shelf: Shelf) -> None:
+    """Then it is asked now and then, beside the requests, and believed again as soon as it answers."""
+    clock = Clock()
+    cache = AnswerCache(shelf, "ns/team", clock=clock)
+    await keep(cache)
+    shelf.is_slow = True
+    for _ in range(5):
+        assert await cache.find([PLACE]) is NOTHING_FOUND
+    await turns()
+    assert shelf.timed_out == 1
+    for count in (2, 3):
+        clock.seconds += TRY_AGAIN_SECONDS
+        for _ in range(5):
+            assert await cache.find([PLACE]) is NOTHING_FOUND
+        assert shelf.timed_out == count - 1  # nobody waited for it
+        await turns()
+        assert shelf.timed_out == count
+    shelf.is_slow = False
+    assert await cache.find([PLACE]) is NOTHING_FOUND
+    clock.seconds += TRY_AGAIN_SECONDS
+    assert await cache.find([PLACE]) is NOTHING_FOUND
+    await turns()
+    assert (await cache.find([PLACE])).answer == ANSWER
+
+
+async def test_a_write_that_succeeds_shows_that_a_store_is_no_longer_slow(cache: AnswerCache, shelf: Shelf) -> None:
+    found = await cache.find([PLACE])
+    shelf.is_slow = True
+    await cache.find([PLACE])
+    shelf.is_slow = False
+    assert await cache.keep(PLACE, found.epochs[0], ANSWER, kept_seconds=60)
+    assert (await cache.find([PLACE])).answer == ANSWER
+
+
+async def test_a_store_that_is_away_is_asked_each_time_for_it_answers_at_once(cache: AnswerCache, shelf: Shelf) -> None:
+    await keep(cache)
+    shelf.available = False
+    assert await cache.find([PLACE]) is NOTHING_FOUND
+    shelf.available = True
+    assert (await cache.find([PLACE])).answer == ANSWER

@@ -256,6 +256,21 @@ def test_a_probe_that_hung_brings_no_bad_news_over_its_successor() -> None:
 # --- what the fleet says
 
 
+def test_it_tells_whether_it_is_shut_without_taking_the_probes_place() -> None:
+    """Who would find out whether a provider works again must not be answered from elsewhere for ever."""
+    bench = Bench()
+    told = [bench.breaker.is_shut, bench.opened().breaker.is_shut]
+    bench.now += 30
+    told.append(bench.breaker.is_shut)
+    probe = bench.permit()
+    told.append(bench.breaker.is_shut)
+    probe.abandoned()
+    told.append(bench.breaker.is_shut)
+    bench.permit().succeeded()
+    told.append(bench.breaker.is_shut)
+    assert told == [False, True, False, True, False, False]
+
+
 def test_a_hint_of_failure_lets_one_request_find_out_and_never_shuts() -> None:
     bench = Bench()
     bench.breaker.hint_failing()

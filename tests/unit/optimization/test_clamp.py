@@ -117,10 +117,14 @@ def test_without_a_clamp_nothing_changes() -> None:
     assert clamped_output_tokens(parsed(CHAT, {}), None) is None
 
 
+ADAPTIVE = {"max_tokens": 64_000, "thinking": {"type": "adaptive"}}
+
+
 @pytest.mark.parametrize(
     ("api", "body", "thinking"),
     [
         (CLAUDE, {"max_tokens": 64_000, "thinking": {"type": "enabled", "budget_tokens": 10_000}}, 10_000),
+        (CLAUDE, ADAPTIVE | {"output_config": {"effort": "max"}}, EFFORT_TOKENS["max"]),
         (GEMINI, {"generationConfig": {"thinkingConfig": {"thinkingBudget": 10_000}}}, 10_000),
         (GEMINI, {"generation_config": {"thinking_config": {"thinking_budget": 10_000}}}, 10_000),
         (GEMINI, {"generationConfig": {"thinkingConfig": {"thinkingLevel": "HIGH"}}}, EFFORT_TOKENS["high"]),
@@ -141,6 +145,8 @@ def test_it_stays_above_what_the_request_lets_a_model_think(api: API, body: dict
     [
         (CLAUDE, {"max_tokens": 9000, "thinking": {"type": "disabled", "budget_tokens": 9000}}),
         (CLAUDE, {"max_tokens": 9000, "thinking": {"type": "adaptive"}}),
+        (CLAUDE, {"max_tokens": 9000, "output_config": {"effort": "max"}}),
+        (CLAUDE, {"max_tokens": 9000, "thinking": {"type": "disabled"}, "output_config": {"effort": "max"}}),
         (CHAT, {"reasoning_effort": "minimal"}),
         (CHAT, {"reasoning_effort": 3}),
         (GEMINI, {"generationConfig": {"thinkingConfig": {"thinkingBudget": -1}}}),

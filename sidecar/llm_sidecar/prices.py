@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FEMTO_PER_NANO: Final = 1_000_000
 _DECIMALS: Final = 9
 KNOWN_PRICES: Final = 1024
+UNCAPPED_OUTPUT_TOKENS: Final = 1000
+"""Of a request that says no bound, where prices are compared: no budget is kept by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Size:
 
     input_tokens: int
     output_tokens: int | None
-    """None where the request says no bound: the model's own counts then."""
+    """None where the request says no bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +82,16 @@ def cost_nano_usd(model: Model, usage: Usage | None) -> int | None:
     return None if model.pricing is None or usage is None else prices(model.pricing).cost_nano_usd(usage)
 
 
-def cost_at_most(model: Model, size: Size) -> float:
-    """What a request may cost with this model, in femto-dollars, to compare; infinite without a price."""
+def comparable_cost(model: Model, size: Size) -> float:
+    """What a request may cost with this model, in femto-dollars, to compare; infinite without a price.
+
+    Of all models the same answer is expected: by how much each might say, a cheap one that may say a lot would be dear.
+    """
     if model.pricing is None:
         return math.inf
     told = prices(model.pricing)
-    output_tokens = size.output_tokens if size.output_tokens is not None else model.max_output_tokens
-    # Without any bound, as much as comes in: what two models cost is compared, and no budget is kept by it.
-    return (
-        size.input_tokens * told.input + (size.input_tokens if output_tokens is None else output_tokens) * told.output
-    )
+    output_tokens = UNCAPPED_OUTPUT_TOKENS if size.output_tokens is None else size.output_tokens
+    return size.input_tokens * told.input + output_tokens * told.output
 
 
 def _femto_per_token(usd_per_million: str) -> int:

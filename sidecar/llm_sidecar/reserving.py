@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.failover.gate import unfit
-from llm_sidecar.formats.input_bound import input_tokens_at_most
+from llm_sidecar.formats.input_bound import input_tokens_at_most, text_tokens_at_most
 from llm_sidecar.formats.output_cap import choices
 from llm_sidecar.prices import prices
 from llm_sidecar.quota.demand import Demand
+from llm_sidecar.quota.learning import InputExcess
 from llm_sidecar.quota.refusal import QuotaExceeded
 from llm_sidecar.record import Skipped
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from llm_sidecar.failover.routes import Candidate
     from llm_sidecar.formats.base import ParsedRequest
     from llm_sidecar.quota import Quota, Reservation
+    from llm_sidecar.quota.learning import LearnedModel
     from llm_sidecar.quota.refusal import QuotaRefusal
     from llm_sidecar.record import RequestRecord
 
@@ -33,17 +35,18 @@ def demand_of(quota: Quota, parsed: ParsedRequest, candidate: Candidate) -> Dema
     learned = quota.learning.of(name)
     input_tokens = maximum_tokens = expected_tokens = 0
     is_bounded = True
+    answers = 1
     if parsed.call.type is not RequestType.TOKEN_COUNT:
-        input_tokens = learned.input.enough_for(parsed.input_tokens_estimate)
+        input_tokens = expected_input_tokens(learned, parsed)
     if parsed.call.type is RequestType.GENERATION:
         named, expected = quota.output_cap(parsed), learned.output.expected
+        answers = choices(parsed)
         if named is not None:
             maximum_tokens = named
             expected_tokens = named if expected is None else min(expected, named)
         else:
             # A model's own maximum may be a hundred times what it answers: to hold that much would refuse every call
             # of a small limit, and nothing would ever be learned.
-            answers = choices(parsed)
             guess = DEFAULT_OUTPUT_TOKENS * answers
             usual = guess if expected is None else expected
             is_bounded = model.max_output_tokens is not None
@@ -56,8 +59,35 @@ def demand_of(quota: Quota, parsed: ParsedRequest, candidate: Candidate) -> Dema
         expected_output_tokens=expected_tokens,
         maximum_output_tokens=maximum_tokens,
         output_is_bounded=is_bounded,
+        answers=answers,
         prices=prices(model.pricing) if model.pricing is not None else None,
     )
+
+
+def expected_input_tokens(learned: LearnedModel, parsed: ParsedRequest) -> int:
+    """Enough for the input, as far as the model's last calls tell. The body as text cannot be more than its bytes."""
+    estimated = parsed.input_tokens_estimate
+    tokens = min(learned.input.enough_for(estimated), max(estimated, text_tokens_at_most(parsed)))
+    if learned.excess:
+        excess = learned.excess.get(input_tokens_at_most(parsed) is not None)
+        beyond = 0 if excess is None else excess.ask()
+        if beyond:
+            return max(tokens, estimated) + beyond
+    return tokens
+
+
+def learn_input(learned: LearnedModel, parsed: ParsedRequest, told_tokens: int) -> None:
+    """A provider told how long an input was."""
+    estimated = parsed.input_tokens_estimate
+    goes_beyond = told_tokens > max(estimated, text_tokens_at_most(parsed))
+    if not goes_beyond:
+        learned.input.learn(estimated_tokens=estimated, told_tokens=told_tokens)
+    if goes_beyond or learned.excess:
+        has_bound = input_tokens_at_most(parsed) is not None
+        if goes_beyond and has_bound not in learned.excess:
+            learned.excess[has_bound] = InputExcess()
+        if has_bound in learned.excess:
+            learned.excess[has_bound].learn(told_tokens - estimated if goes_beyond else 0)
 
 
 def no_room(refusal: QuotaRefusal) -> str:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.contract.names import RequestType
 from llm_sidecar.errors import ModelNotAllowed, QuotaStoreUnavailable
 from llm_sidecar.formats.base import Usage
 from llm_sidecar.formats.told_error import FailureKind
-from llm_sidecar.prices import Prices, prices
+from llm_sidecar.prices import FEMTO_PER_NANO, Prices, prices
 from llm_sidecar.quota import refusal as quota_refusal
 from llm_sidecar.quota.demand import Charge, Demand
 from llm_sidecar.quota.ledger import LedgerEntry
 from llm_sidecar.quota_error import told_to_application
-from llm_sidecar.reserving import demand_of, no_room, reserve_another
+from llm_sidecar.reserving import demand_of, learn_input, no_room, reserve_another
 
 if TYPE_CHECKING:
     from llm_sidecar.failover.routes import Candidate
@@ -33,6 +34,15 @@ Cheaper = Callable[[], Sequence["Candidate"]]
 """Looks up who may answer in the first candidate's stead near a limit, cheapest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class _InVain:
+    """What an answer took that is of no use, at the prices of who gave it."""
+
+    usage: Usage
+    source: UsageSource
+    cost_femto_usd: int
+
+
 class Spending:
     """Follows what one request takes. `end` settles; it is called exactly once, and never fails."""
 
@@ -40,12 +50,15 @@ class Spending:
         self._quota = quota
         self._record = record
         self._parsed = parsed
+        self._asked = parsed
+        """What the answer is to."""
         self._reservation: Reservation | None = None
         self._candidate: Candidate | None = None
         self._observer: StreamObserver | None = None
         self._usage: Usage | None = None
         """What is charged: as told, and estimated where nothing was."""
         self._source: UsageSource = "partial"
+        self._in_vain: _InVain | None = None
         self._nothing_spent = False
         self._tells_usage = True
         self._topping_up: asyncio.Task[None] | None = None
@@ -140,6 +153,20 @@ class Spending:
         generated = answer_bytes // BYTES_PER_TOKEN if generates else 0
         self._charge(self._completed(usage, generated if told_output is None else told_output), "estimated")
 
+    def answered_in_vain(self, usage: Usage | None, asked: ParsedRequest) -> None:
+        """A whole answer to `asked` is of no use, and another is asked for: it is paid beside that one."""
+        told = self._prices
+        is_told = usage is not None and usage.told_input_tokens is not None
+        spent = usage if usage is not None and is_told else Usage(asked.input_tokens_estimate)
+        cost_femto_usd = 0 if told is None else told.cost_femto_usd(spent)
+        self._in_vain = _InVain(spent, "measured" if is_told else "estimated", cost_femto_usd)
+        self._record.cost_nano_usd = None if told is None else told.cost_nano_usd(spent)
+
+    def answered_rest(self, usage: Usage | None, asked: ParsedRequest) -> None:
+        """Only `asked` was asked for, the rest being there: what it took tells nothing of the whole."""
+        self._asked = asked
+        self.answered(usage, answer_bytes=0)
+
     def streaming(self, observer: StreamObserver) -> None:
         """A stream has begun; what it tells until the end counts."""
         self._observer = observer
@@ -183,28 +210,36 @@ class Spending:
     def end(self) -> None:
         """Settle with the best that is known."""
         record, quota, reservation = self._record, self._quota, self._reservation
-        if self._nothing_spent:
+        in_vain = self._in_vain
+        if self._nothing_spent and in_vain is None:
             if quota is not None and reservation is not None:
                 quota.release(reservation)
             return
+        if self._nothing_spent:
+            self._usage, self._source, self._tells_usage = Usage(), "measured", False
         if self._usage is None and self._observer is not None:
             self._take_from_stream(self._observer)
         elif self._usage is None:  # interrupted while waiting for a plain answer
             spends = self._parsed.call.type is not RequestType.TOKEN_COUNT
             self._charge(Usage(input_tokens=self._parsed.input_tokens_estimate if spends else 0), "partial")
-        usage = self._usage or Usage()
-        if self._tells_usage:
-            record.usage_source, record.charged_tokens = self._source, usage.total_tokens
-        if quota is None or reservation is None:
-            return
-        self._learn(quota, usage)
+        usage, source = self._usage or Usage(), self._source
         told = self._prices
         cost_femto_usd = 0 if told is None else told.cost_femto_usd(usage)
+        if quota is not None and reservation is not None:
+            self._learn(quota, usage)
+        if in_vain is not None:
+            usage = _together(usage, in_vain.usage)
+            source = in_vain.source if source == "measured" else source
+            cost_femto_usd += in_vain.cost_femto_usd
+        if self._tells_usage or in_vain is not None:
+            record.usage_source, record.charged_tokens = source, usage.total_tokens
+        if quota is None or reservation is None:
+            return
         quota.settle(
             reservation,
             Charge(tokens=usage.total_tokens, cost_femto_usd=cost_femto_usd),
             LedgerEntry(
-                source=self._source,
+                source=source,
                 api=self._parsed.call.api,
                 provider=record.provider,
                 model=reservation.demand.model,
@@ -225,12 +260,17 @@ class Spending:
     def _charge(self, usage: Usage, source: UsageSource) -> None:
         self._usage, self._source = usage, source
         told = self._prices
-        self._record.cost_nano_usd = None if told is None else told.cost_nano_usd(usage)
+        in_vain_femto_usd = 0 if self._in_vain is None else self._in_vain.cost_femto_usd
+        if told is None and not in_vain_femto_usd:
+            self._record.cost_nano_usd = None
+            return
+        cost_femto_usd = in_vain_femto_usd if told is None else in_vain_femto_usd + told.cost_femto_usd(usage)
+        self._record.cost_nano_usd = -(-cost_femto_usd // FEMTO_PER_NANO)
 
     def _completed(self, usage: Usage | None, output_tokens: int) -> Usage:
         """What was told, with an estimate for the input where that was not."""
         if usage is None or usage.told_input_tokens is None:
-            return Usage(input_tokens=self._parsed.input_tokens_estimate, output_tokens=output_tokens)
+            return Usage(input_tokens=self._asked.input_tokens_estimate, output_tokens=output_tokens)
         return Usage(
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cache_read_tokens,
@@ -259,7 +299,7 @@ class Spending:
         learned = quota.learning.of(self._reservation.demand.model)
         told_input = usage.told_input_tokens
         if told_input is not None:
-            learned.input.learn(estimated_tokens=self._parsed.input_tokens_estimate, told_tokens=told_input)
+            learn_input(learned, self._asked, told_input)
         if usage.output_tokens is not None and self._parsed.call.type is RequestType.GENERATION:
             learned.output.learn(usage.output_tokens)
 
@@ -289,6 +329,21 @@ def _priced(
             "spec.models[].pricing of its LLMProvider, or the team's spec.unpricedRequests to Allow"
         )
     return candidates if len(allowed) == len(candidates) else allowed
+
+
+def _together(one: Usage, other: Usage) -> Usage:
+    """What both took; what neither told stays untold."""
+
+    def both(first: int | None, second: int | None) -> int | None:
+        return None if first is None and second is None else (first or 0) + (second or 0)
+
+    return Usage(
+        input_tokens=both(one.input_tokens, other.input_tokens),
+        cache_read_tokens=both(one.cache_read_tokens, other.cache_read_tokens),
+        cache_write_tokens=both(one.cache_write_tokens, other.cache_write_tokens),
+        output_tokens=both(one.output_tokens, other.output_tokens),
+        reasoning_tokens=both(one.reasoning_tokens, other.reasoning_tokens),
+    )
 
 
 def _may_have_cost(attempt: Attempt) -> bool:

@@ -42,7 +42,10 @@ class Storm:
         """From when to when (seconds since 1970) the store may have been away for somebody."""
 
     async def blow(self) -> None:
-        """For as long as the plan says; every fault of the plan comes once before any comes again."""
+        """For as long as the plan says, and until every fault of it has come: each comes once before any comes again.
+
+        On a busy machine a sidecar's start alone may take seconds.
+        """
         acts: dict[str, Callable[[], Awaitable[None]]] = {
             "kill": self._kill,
             "pause": self._pause,
@@ -56,7 +59,7 @@ class Storm:
         names = sorted(self._plan.faults - LASTING)
         end = time.monotonic() + self._plan.seconds
         round_: list[str] = []
-        while time.monotonic() < end:
+        while time.monotonic() < end or any(name not in self.met for name in names):
             await asyncio.sleep(self._draw.uniform(*BETWEEN_SECONDS))
             if not names:
                 continue

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llm_sidecar.contract.provider_resource import Model, Pricing
 from llm_sidecar.formats.base import Usage
-from llm_sidecar.prices import Size, cost_at_most, cost_nano_usd, prices
+from llm_sidecar.prices import UNCAPPED_OUTPUT_TOKENS, Size, comparable_cost, cost_nano_usd, prices
 
 TOKENS = st.integers(0, 10**9)
 DOLLARS = st.decimals(0, 99_999, places=9).map(lambda value: f"{value:f}")
@@ -72,20 +72,20 @@ def test_costs_are_exact_and_rounded_up(
     assert prices(pricing).cost_nano_usd(Usage(*tokens, 0)) == int(exact.to_integral_value(ROUND_CEILING))
 
 
-def test_the_bound_of_a_request_takes_its_cap_or_else_the_models() -> None:
-    capped, of_model = Size(100, 10), Size(100, None)
-
-    assert cost_at_most(model(max_output_tokens=50), capped) == (100 + 2 * 10) * 10**9
-    assert cost_at_most(model(max_output_tokens=50), of_model) == (100 + 2 * 50) * 10**9
-    assert cost_at_most(model(), of_model) == (100 + 2 * 100) * 10**9
+def test_of_a_request_without_a_cap_all_models_are_expected_to_say_as_much() -> None:
+    """One that costs less a token must not count as dearer for being able to say more."""
+    assert comparable_cost(model(), Size(100, 10)) == (100 + 2 * 10) * 10**9
+    assert comparable_cost(model(max_output_tokens=50), Size(100, 10)) == (100 + 2 * 10) * 10**9
+    uncapped = {comparable_cost(model(max_output_tokens=tokens), Size(100, None)) for tokens in (50, 128_000, None)}
+    assert uncapped == {(100 + 2 * UNCAPPED_OUTPUT_TOKENS) * 10**9}
 
 
 def test_a_model_without_a_price_is_never_the_cheapest() -> None:
-    assert cost_at_most(Model.model_validate({"name": "m"}), Size(1, 1)) == math.inf
+    assert comparable_cost(Model.model_validate({"name": "m"}), Size(1, 1)) == math.inf
 
 
 def test_what_is_cheaper_depends_on_the_request() -> None:
     long_answers = model("1.00", inputUSDPerMillionTokens="3.00")
 
-    assert cost_at_most(long_answers, Size(10, 1000)) < cost_at_most(model(), Size(10, 1000))
-    assert cost_at_most(long_answers, Size(1000, 10)) > cost_at_most(model(), Size(1000, 10))
+    assert comparable_cost(long_answers, Size(10, 1000)) < comparable_cost(model(), Size(10, 1000))
+    assert comparable_cost(long_answers, Size(1000, 10)) > comparable_cost(model(), Size(1000, 10))

@@ -231,3 +231,21 @@ def test_a_listed_path_goes_to_the_calling_family_first() -> None:
 )
 def test_a_star_at_the_end_stands_for_any_ending(text: str, pattern: str, expected: bool) -> None:
     assert matches(text, pattern) is expected
+
+
+def at_price(name: str, usd: str, *, steps_down_from: tuple[str, ...] = ()) -> dict[str, Any]:
+    pricing = {"inputUSDPerMillionTokens": usd, "outputUSDPerMillionTokens": usd}
+    return {"name": name, "pricing": pricing, "downgradeFor": steps_down_from}
+
+
+def test_each_cheaper_model_of_a_provider_may_be_stepped_down_to() -> None:
+    """Where a limit has no room for the middle one, the small one of the same provider is next."""
+    middle, small = (
+        at_price("middle", "3", steps_down_from=("m", "big")),
+        at_price("small", "1", steps_down_from=("m",)),
+    )
+    tiny = at_price("tiny", "0.5", steps_down_from=("m",))
+    routes = Routes([configured("p", at_price("m", "9"), middle, small), configured("q", tiny)])
+    (first,) = routes.candidates(CHAT, "m")
+    found = routes.cheaper(first, CHAT, RequestType.GENERATION, Size(100, 100), "big")
+    assert [(one.name, one.model.name) for one in found] == [("q", "tiny"), ("p", "small"), ("p", "middle")]

@@ -22,6 +22,8 @@ from llm_sidecar.record import Attempt, RequestRecord
 from llm_sidecar.reserving import DEFAULT_OUTPUT_TOKENS
 from llm_sidecar.spending import Spending
 
+PRICED: dict[str, Any] = {"pricing": {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "1"}}
+
 
 class NoStore:
     """Nobody is asked."""
@@ -171,6 +173,79 @@ async def test_what_a_usage_leaves_out_is_estimated(kind: RequestType, usage: Us
     spending.answered(usage, answer_bytes=1000)
     spending.end()
     assert ledger.settled == [expected]
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (Usage(3), (8, "measured")),
+        (Usage(3, cache_read_tokens=4, output_tokens=2), (14, "measured")),
+        (None, (45, "estimated")),
+        (Usage(output_tokens=2), (45, "estimated")),
+    ],
+    ids=["told", "all-told", "nothing", "input-untold"],
+)
+async def test_a_useless_answer_is_charged_beside_the_one_that_follows(
+    usage: Usage | None, expected: tuple[int, str]
+) -> None:
+    ledger = Ledger()
+    spending, record = await begin(ledger, parsed(RequestType.EMBEDDINGS), **PRICED)
+    spending.answered_in_vain(usage, parsed(RequestType.EMBEDDINGS, estimate=40))
+    spending.answered(Usage(5), answer_bytes=10)
+    spending.end()
+
+    assert ledger.settled == [expected]
+    assert (record.charged_tokens, record.usage_source) == expected
+    assert ledger.cost_femto_usd == [(record.cost_nano_usd or 0) * 10**6]
+    assert ledger.entries[0].usage is not None
+    assert ledger.entries[0].usage.total_tokens == expected[0]
+    assert record.usage == Usage(5), "of the answer that the application has"
+
+
+@pytest.mark.parametrize("ends", ["nobody_answered", "refused_by_provider"])
+async def test_a_useless_answer_is_charged_though_none_follows(ends: str) -> None:
+    ledger = Ledger()
+    spending, record = await begin(ledger, parsed(RequestType.EMBEDDINGS), **PRICED)
+    spending.answered_in_vain(Usage(3), parsed(RequestType.EMBEDDINGS))
+    getattr(spending, ends)()
+    spending.end()
+
+    assert (ledger.settled, ledger.released) == ([(3, "measured")], 0)
+    assert (record.charged_tokens, record.usage_source, record.cost_nano_usd) == (3, "measured", 3000)
+
+
+async def test_a_useless_answer_costs_what_its_own_model_takes() -> None:
+    ledger = Ledger()
+    spending, record = await begin(ledger, parsed(RequestType.EMBEDDINGS), **PRICED)
+    spending.answered_in_vain(Usage(3), parsed(RequestType.EMBEDDINGS))
+    await spending.moves_to(candidate("without-a-price"))
+    spending.answered(Usage(5), answer_bytes=10)
+    spending.end()
+
+    assert (ledger.cost_femto_usd, record.cost_nano_usd) == ([3 * 10**9], 3000)
+    assert ledger.settled == [(8, "measured")]
+
+
+async def test_what_the_rest_of_a_batch_took_teaches_nothing_of_the_whole() -> None:
+    """Else the estimate of the next batch, which is new as a whole, would be too low."""
+    ledger, batch = Ledger(), parsed(RequestType.EMBEDDINGS, estimate=1000)
+    for _ in range(60):
+        spending, _ = await begin(ledger, batch)
+        spending.answered_rest(Usage(90), parsed(RequestType.EMBEDDINGS, estimate=100))
+        spending.end()
+    await begin(ledger, batch)
+
+    assert ledger.reserved is not None
+    assert ledger.reserved.input_tokens == 900
+
+
+async def test_a_rest_of_which_nothing_is_told_is_charged_by_its_own_estimate() -> None:
+    ledger = Ledger()
+    spending, _ = await begin(ledger, parsed(RequestType.EMBEDDINGS, estimate=1000))
+    spending.answered_rest(None, parsed(RequestType.EMBEDDINGS, estimate=100))
+    spending.end()
+
+    assert ledger.settled == [(100, "estimated")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain, groupby
@@ -18,7 +18,7 @@ from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.contract.provider_resource import Model
 from llm_sidecar.failover.backoff import RetryPolicy
 from llm_sidecar.failover.circuit import CircuitSettings
-from llm_sidecar.prices import Size, cost_at_most
+from llm_sidecar.prices import Size, comparable_cost
 from llm_sidecar.providers.base import Provider
 
 
@@ -179,9 +179,10 @@ class Routes:
         """Who may answer in a model's stead for less (`downgradeFor`), cheapest first; nobody where it has no price."""
         names = {asked, than.model.name, *than.model.aliases}
         ways = [way for name in sorted(names) for way in self._downgrades.get(name, ())]
-        found = [replace(one, steps_down=True) for one in self._distinct(ways, api, request_type, stands_in=True)]
-        bound = cost_at_most(than.model, request)
-        costs = [(cost_at_most(one.model, request), position) for position, one in enumerate(found)]
+        found = [replace(one, steps_down=True) for one in _fitting(ways, api, request_type, stands_in=True)]
+        found = list({(id(one.configured), one.model.name): one for one in found}.values())
+        bound = comparable_cost(than.model, request)
+        costs = [(comparable_cost(one.model, request), position) for position, one in enumerate(found)]
         return [found[position] for cost, position in sorted(costs) if cost < bound]
 
     def _find(self, api: API, request_type: RequestType, model: str) -> tuple[Group, ...]:
@@ -217,13 +218,10 @@ class Routes:
     def _distinct(
         ways: Iterable[_Way], api: API, request_type: RequestType, *, stands_in: bool
     ) -> tuple[Candidate, ...]:
+        """The first of each provider."""
         found: dict[int, Candidate] = {}
-        for way in ways:
-            language = spoken(way.configured.provider.apis, api, request_type)
-            if language is not None:
-                send_model = way.model.name if way.by_alias else None
-                candidate = Candidate(way.configured, way.model, send_model, language, stands_in)
-                found.setdefault(id(way.configured), candidate)
+        for candidate in _fitting(ways, api, request_type, stands_in=stands_in):
+            found.setdefault(id(candidate.configured), candidate)
         return tuple(found.values())
 
     def _ordered(self, group: Group, request: Size | None, lot: Lot | None) -> Sequence[Candidate]:
@@ -231,7 +229,7 @@ class Routes:
             return group
         equals = self._drawn(group, lot() if lot is not None else None)
         if self._cheapest_first and request is not None:
-            equals.sort(key=lambda one: cost_at_most(one.model, request))
+            equals.sort(key=lambda one: comparable_cost(one.model, request))
         return equals
 
     def _drawn(self, equals: Group, lot: bytes | None) -> list[Candidate]:
@@ -285,6 +283,15 @@ class Routes:
         return next((one for one in listing if family.intersection(one.provider.apis)), None) or next(
             iter(listing), None
         )
+
+
+def _fitting(ways: Iterable[_Way], api: API, request_type: RequestType, *, stands_in: bool) -> Iterator[Candidate]:
+    """Those whose provider speaks a language that fits."""
+    for way in ways:
+        language = spoken(way.configured.provider.apis, api, request_type)
+        if language is not None:
+            send_model = way.model.name if way.by_alias else None
+            yield Candidate(way.configured, way.model, send_model, language, stands_in)
 
 
 def _fraction(lot: bytes, name: str) -> float:

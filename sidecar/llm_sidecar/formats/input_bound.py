@@ -37,7 +37,12 @@ def input_tokens_at_most(request: ParsedRequest) -> int | None:
     # The look at the bytes is for names that stand twice in one object: of those, a parser keeps whichever it likes.
     if request.stateful or not _has_only(document, _REQUESTS[request.call.api]) or has_parts(request.body):
         return None
-    return len(request.body) + FRAME_TOKENS + (TOOLS_TOKENS if document.get("tools") else 0)
+    return text_tokens_at_most(request)
+
+
+def text_tokens_at_most(request: ParsedRequest) -> int:
+    """As many tokens as all that stands in the body can be, taken as text."""
+    return len(request.body) + FRAME_TOKENS + (TOOLS_TOKENS if request.document.get("tools") else 0)
 
 
 # --- what a value may be

@@ -39,6 +39,8 @@ class Demand:
     maximum_output_tokens: int
     output_is_bounded: bool = True
     """False where nobody says a cap: `maximum_output_tokens` is then a guess of ours."""
+    answers: int = 1
+    """How many answers the request asks for: the output tokens are those of all, a cap is that of each."""
     prices: Prices | None = None
     """None: the model has no price."""
 
@@ -69,7 +71,7 @@ class Demand:
         return self.input_tokens_at_most is not None and self.output_is_bounded
 
     def fitting_output_tokens(self, limit: QuotaLimit, maximum: int) -> int | None:
-        """The largest output cap with which the request would fit into an otherwise empty limit; None: none would."""
+        """The largest cap of each answer with which the request would fit into an otherwise empty limit; None: none."""
         bound = self.input_tokens
         if limit.reserves_maximum and self.input_tokens_at_most is not None:
             bound = max(bound, self.input_tokens_at_most)
@@ -79,7 +81,7 @@ class Demand:
             room = (maximum * FEMTO_PER_NANO - bound * self.prices.dearest_input) // self.prices.output
         else:
             return None
-        return room if room > 0 else None
+        return room // self.answers or None if room > 0 else None
 
     def _amount(self, unit: LimitUnit, input_tokens: int, output_tokens: int) -> int:
         if unit is LimitUnit.TOKENS:

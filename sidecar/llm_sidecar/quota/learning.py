@@ -54,6 +54,40 @@ class InputRatio:
         return enough if self._calls >= TRUSTED_CALLS else max(enough, estimated_tokens)
 
 
+class InputExcess:
+    """The most tokens by which an input went beyond what its body can hold, over the last calls (as `InputRatio`).
+
+    Such tokens come from elsewhere (a stored conversation, a file, a server's own prompt): they are no multiple of what
+    the body says, and a ratio learned of a short body would refuse every long one.
+
+    Asking makes it older as well as learning: a limit that is too small for it lets nobody in who would teach less.
+    """
+
+    __slots__ = ("_descending", "_steps")
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._descending: deque[tuple[int, int]] = deque()
+
+    def learn(self, tokens: int) -> None:
+        """One settled call; 0: it went not beyond it."""
+        descending = self._descending
+        while descending and descending[-1][1] <= tokens:
+            descending.pop()
+        self._step()
+        descending.append((self._steps, tokens))
+
+    def ask(self) -> int:
+        """Tokens that would have been enough for each of the last calls."""
+        self._step()
+        return self._descending[0][1] if self._descending else 0
+
+    def _step(self) -> None:
+        self._steps += 1
+        while self._descending and self._descending[0][0] <= self._steps - 2 * COVERED_CALLS:
+            self._descending.popleft()
+
+
 class OutputLength:
     """A decaying histogram of output lengths, in steps of 19 %."""
 
@@ -101,6 +135,10 @@ class LearnedModel:
     """What is known of one model."""
 
     input: InputRatio = field(default_factory=InputRatio)
+    """By what bodies say."""
+    excess: dict[bool, InputExcess] = field(default_factory=dict)
+    """Of requests whose body tells how long their input can be at most (True), and of others; empty until a call of
+    that kind went beyond it."""
     output: OutputLength = field(default_factory=OutputLength)
 
 

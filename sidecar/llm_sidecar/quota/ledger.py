@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.prices import FEMTO_PER_NANO
+from llm_sidecar.quota.demand import MAX_AMOUNT
 
 if TYPE_CHECKING:
     from llm_sidecar.formats.base import Usage
@@ -28,7 +29,7 @@ class LedgerEntry:
     def words(self) -> tuple[str | int, ...]:
         """As the script takes them; what is unknown is empty, which is not zero."""
         usage = self.usage
-        nano_usd, femto_rest = divmod(self.cost_femto_usd, FEMTO_PER_NANO)
+        nano_usd, femto_rest = divmod(min(self.cost_femto_usd, MAX_AMOUNT * FEMTO_PER_NANO), FEMTO_PER_NANO)
         buckets: tuple[int | None, ...] = (None,) * 5
         if usage is not None:
             buckets = (
@@ -44,7 +45,7 @@ class LedgerEntry:
             self.model,
             self.asked_model,
             self.source,
-            *("" if tokens is None else tokens for tokens in buckets),
+            *("" if tokens is None else min(tokens, MAX_AMOUNT) for tokens in buckets),
             nano_usd,
             femto_rest,
             self.status,

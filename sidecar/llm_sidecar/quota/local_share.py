@@ -112,7 +112,7 @@ class LocalShare:
     def configure(self, limits: tuple[QuotaLimit, ...]) -> None:
         """Ask for a part of these limits from now on; of none, ask no more."""
         self._limits = limits
-        if limits and self._renewal is None and self._sidecar:
+        if limits and (self._renewal is None or self._renewal.done()) and self._sidecar:
             self._renewal = asyncio.get_running_loop().create_task(self._renew(), name="quota share")
         elif not limits and self._renewal is not None:
             self._renewal.cancel()
@@ -175,7 +175,8 @@ class LocalShare:
     async def refresh(self) -> None:
         """Ask for a part, and take note of the limits' room. Raises `StoreUnavailable`."""
         now_ms = self._clock_ms()
-        windows = [limit.windows_at(now_ms) for limit in self._limits]
+        limits = self._limits  # others may be configured while the store answers
+        windows = [limit.windows_at(now_ms) for limit in limits]
         counters = [pair.counters[0] for pair in windows]
         asked_at = self._monotonic()
         told = {counter: account.used for counter, account in self._accounts.items()}
@@ -190,7 +191,7 @@ class LocalShare:
             case _:
                 raise StoreUnavailable("protocol")
         left: dict[str, int] = {}
-        for position, (limit, counter) in enumerate(zip(self._limits, counters, strict=True)):
+        for position, (limit, counter) in enumerate(zip(limits, counters, strict=True)):
             used, held, credit = (_number(one) for one in figures[3 * position : 3 * position + 3])
             left[counter] = max(0, limit.maximum + credit - used - held)
         # What was spent without the store had been told to it when it was asked. What is still held, and what was spent

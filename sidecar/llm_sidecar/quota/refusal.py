@@ -35,7 +35,7 @@ class QuotaRefusal:
     retry_after_ms: int
     never_fits: bool
     fitting_output_tokens: int | None = None
-    """Of a request that never fits: the largest output cap with which it would, into all limits."""
+    """Of a request that never fits: the largest cap of each of its answers with which it would, into all limits."""
     can_downgrade: bool = False
     """A cheaper model may answer instead."""
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.quota.ledger import RELEASED
@@ -100,6 +101,12 @@ class SettlementQueue:
     def pending(self) -> int:
         """Settlements that the store has not confirmed, wherever they wait."""
         return len(self._pending) + len(self._in_flight) + self._waiting_in_journal
+
+    @property
+    def has_unbacked(self) -> bool:
+        """True while a charge waits of which the store knows nothing: the figures that it tells lack it."""
+        waiting = chain(self._in_flight, self._pending)
+        return self._waiting_in_journal > 0 or any(one.mode is SettleMode.UNBACKED and one.amounts for one in waiting)
 
     def add(self, settlement: Settlement) -> None:
         """Settle soon. Never waits."""
@@ -214,7 +221,9 @@ class SettlementQueue:
         self._in_flight = []
         for settlement in reversed(batch):
             if maybe_executed and settlement.mode is SettleMode.FIRST:
-                settlement.mode = SettleMode.AGAIN
+                # What no limit counts has no record by which the store could tell whether it was told: rather a second
+                # line with the same id in the ledger than none.
+                settlement.mode = SettleMode.AGAIN if settlement.amounts else SettleMode.UNBACKED
             self._pending.appendleft(settlement)
 
 

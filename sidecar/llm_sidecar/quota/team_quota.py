@@ -397,7 +397,8 @@ class Quota:
         return self._clock_ms() + self._store_ahead_ms
 
     def _is_settled(self) -> bool:
-        return self._settlements.pending == 0
+        """What the store has reserved it counts, settled or not."""
+        return not self._settlements.has_unbacked
 
     # --- what is open
 

@@ -182,26 +182,19 @@ async def test_a_full_limit_is_not_evaded_through_a_model_that_stands_in_for_fai
     assert len(other.seen) == 0
 
 
+@pytest.mark.parametrize("share_a_provider", [False, True])
 async def test_where_the_cheaper_models_are_full_the_next_and_then_the_asked_one_answers(
-    start_proxy: StartProxy, serve: Serve, store_url: str
+    start_proxy: StartProxy, serve: Callable[..., Awaitable[Upstream]], store_url: str, *, share_a_provider: bool
 ) -> None:
-    providers = [
-        provider("dear", (await serve()).base_url, models=[{"name": "m", "pricing": DEAR}]),
-        provider(
-            "cheap", (await serve()).base_url, models=[{"name": "small", "pricing": CHEAP, "downgradeFor": ["m"]}]
-        ),
-        provider(
-            "next",
-            (await serve()).base_url,
-            models=[
-                {
-                    "name": "middle",
-                    "pricing": {"inputUSDPerMillionTokens": "2", "outputUSDPerMillionTokens": "2"},
-                    "downgradeFor": ["m"],
-                }
-            ],
-        ),
-    ]
+    twice_the_price = {"inputUSDPerMillionTokens": "2", "outputUSDPerMillionTokens": "2"}
+    small: dict[str, Any] = {"name": "small", "pricing": CHEAP, "downgradeFor": ["m"]}
+    middle: dict[str, Any] = {"name": "middle", "pricing": twice_the_price, "downgradeFor": ["m"]}
+    providers = [provider("dear", (await serve()).base_url, models=[{"name": "m", "pricing": DEAR}])]
+    if share_a_provider:
+        providers.append(provider("cheap", (await serve()).base_url, models=[middle, small]))
+    else:
+        providers.append(provider("cheap", (await serve()).base_url, models=[small]))
+        providers.append(provider("next", (await serve()).base_url, models=[middle]))
     limits: list[dict[str, Any]] = [
         {
             "name": "budget",

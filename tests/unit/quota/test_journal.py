@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from llm_sidecar.formats.base import Usage
 from llm_sidecar.quota import journal as journal_module
 from llm_sidecar.quota.journal import Journal
-from llm_sidecar.quota.ledger import RELEASED
+from llm_sidecar.quota.ledger import RELEASED, LedgerEntry
 from llm_sidecar.quota.settlement import Settlement, SettlementQueue, SettleMode
 from llm_sidecar.store import StoreUnavailable
 
@@ -236,3 +237,10 @@ async def test_what_ends_after_the_close_is_left_to_the_next_process(start: Open
     books.takes_more = 10
     await until(start(), 0)
     assert books.order == ids(1)
+
+
+async def test_what_a_confused_provider_told_fits_into_a_line(tmp_path: Path) -> None:
+    entry = LedgerEntry(source="measured", usage=Usage(input_tokens=2**64 - 1), cost_femto_usd=2**90)
+    journal = Journal(tmp_path / "journal")
+    assert journal.keep(Settlement(request_id="a", mode=SettleMode.UNBACKED, amounts=(), words=entry.words()))
+    journal.close()

@@ -3,7 +3,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_sidecar.quota.learning import COVERED_CALLS, KNOWN_MODELS, TRUSTED_CALLS, InputRatio, Learning, OutputLength
+from llm_sidecar.quota.learning import (
+    COVERED_CALLS,
+    KNOWN_MODELS,
+    TRUSTED_CALLS,
+    InputExcess,
+    InputRatio,
+    Learning,
+    OutputLength,
+)
 
 CALLS = st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**7)), min_size=1, max_size=60)
 
@@ -80,3 +88,23 @@ def test_names_that_clients_type_do_not_fill_the_memory() -> None:
         learning.of(f"m{number}")
     assert learning.of("m0") is learning.of("m0")
     assert learning.of("another") is not learning.of("another")
+
+
+def test_what_comes_from_elsewhere_is_added_and_enough_for_the_last_thousand_calls() -> None:
+    excess = InputExcess()
+    assert excess.ask() == 0
+    excess.learn(60_000)
+    for _ in range(COVERED_CALLS - 1):
+        assert excess.ask() == 60_000
+        excess.learn(200)
+    for _ in range(2):
+        excess.ask()
+    assert excess.ask() == 200
+
+
+def test_an_excess_that_lets_nobody_in_who_would_teach_less_is_forgotten() -> None:
+    excess = InputExcess()
+    excess.learn(60_000)
+    for _ in range(2 * COVERED_CALLS):
+        excess.ask()
+    assert excess.ask() == 0

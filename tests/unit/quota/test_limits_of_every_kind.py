@@ -321,3 +321,16 @@ async def test_what_an_abandoned_request_was_charged_is_given_back_in_the_ledger
     assert [entry["source"] for entry in ledger] == ["abandoned", "released"]
     assert [entry["charges"].split("\t")[1] for entry in ledger] == ["10", "-10"]
     assert (await counters(store))["daily|used"] == 0
+
+
+async def test_the_cap_that_is_told_is_that_of_each_answer(open_quota: OpenQuota) -> None:
+    """Who asks for four of them and sets it must not be refused again."""
+    quota = open_quota({"name": "daily", "per": "Day", "tokens": 1000})
+    with pytest.raises(QuotaExceeded) as raised:
+        await quota.reserve("a", demand(100, 4 * 5000, answers=4))
+    assert raised.value.refusal.fitting_output_tokens == 225
+    await quota.reserve("b", demand(100, 4 * 225, answers=4))
+
+    with pytest.raises(QuotaExceeded) as raised:
+        await open_quota({"name": "small", "per": "Day", "tokens": 103}).reserve("c", demand(100, 4000, answers=4))
+    assert raised.value.refusal.fitting_output_tokens is None

@@ -14,7 +14,7 @@ from llm_sidecar.quota.local_share import GRANT_SECONDS, WHOLE_PPM
 from llm_sidecar.quota.settlement import Settlement, SettleMode
 from llm_sidecar.redis_store import RedisStore
 from llm_sidecar.store import Reply, Script, StoreUnavailable
-from tests.unit.quota.conftest import counters, demand, settle, settled
+from tests.unit.quota.conftest import counters, demand, settle, settled, team_spec
 
 OpenQuota = Callable[..., Quota]
 DAILY = {"name": "daily", "per": "Day", "tokens": 1000}
@@ -239,3 +239,38 @@ def test_a_journal_that_cannot_be_written_says_so_once(tmp_path: Path, caplog: p
         journal.keep(Settlement(request_id=str(number), mode=SettleMode.UNBACKED, amounts=()))
     assert len(caplog.records) == 1
     assert "kept in memory alone" in caplog.text
+
+
+async def test_a_configuration_that_comes_while_a_share_is_asked_for_ends_no_renewal(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    class Reconfiguring(Switch):
+        async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Reply:
+            reply = await super().run(script, keys, arguments)
+            if script.name == "share":
+                quota.configure(team_spec({"name": "hourly", "per": "Hour", "tokens": 50}, DAILY, policy="LocalShare"))
+            return reply
+
+    switch = Reconfiguring(store)
+    quota: Quota = open_quota(DAILY, policy="LocalShare", store=switch, sidecar="pod-1")
+    await quota.share.refresh()
+    switch.available = False
+    assert "share of limit 'hourly'" in await lacking(quota, 60)
+    await quota.reserve("small", demand(5, 0))
+
+
+async def test_a_share_is_asked_for_while_ordinary_settlements_are_on_their_way(
+    store: RedisStore, switch: Switch, open_quota: OpenQuota
+) -> None:
+    """A busy sidecar always has some; the store still counts what they hold. What it knows nothing of it must hear."""
+    quota = await local(open_quota, switch)
+    backed = await quota.reserve("a", demand(10, 0))
+    unbacked = await quota.reserve("b", demand(10, 0))
+    settle(quota, backed, 10, "measured")
+    pending = quota.pending_settlements
+    is_asked_for = quota._is_settled()
+    unbacked.mode = SettleMode.UNBACKED
+    settle(quota, unbacked, 10, "measured")
+    assert (pending, is_asked_for, quota._is_settled()) == (1, True, False)
+    await settled(quota)
+    assert quota._is_settled()

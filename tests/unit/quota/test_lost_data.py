@@ -165,3 +165,27 @@ class LosesAnswers:
             self.lost.set()
             raise StoreUnavailable("timeout")
         return reply
+
+
+async def test_a_call_that_no_limit_counts_is_in_the_ledger_though_its_settlement_got_lost_first(
+    store: RedisStore, open_quota: OpenQuota
+) -> None:
+    """No record tells the store whether it had come."""
+
+    class Lossy:
+        available = True
+        losses = 1
+
+        async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Reply:
+            if script.name == "settle" and self.losses:
+                self.losses -= 1
+                raise StoreUnavailable("timeout")
+            return await store.run(script, keys, arguments)
+
+    quota = open_quota({"name": "other", "per": "Day", "tokens": 1000, "models": ["other"]}, store=Lossy())
+    for request_id in ("a", "b"):
+        settle(quota, await quota.reserve(request_id, demand(1, 1)), 2, "measured")
+        await settled(quota)
+    lines = await command(store, "XRANGE", quota_keys(TEAM)[3], "-", "+")
+    assert isinstance(lines, list)
+    assert [line[1][1] for line in lines if isinstance(line, list) and isinstance(line[1], list)] == [b"a", b"b"]

@@ -68,7 +68,6 @@ class CacheTurn:
         "_asked_at",
         "_cache",
         "_candidates",
-        "_directives",
         "_exchange",
         "_first",
         "_found",
@@ -77,6 +76,7 @@ class CacheTurn:
         "_question",
         "_request",
         "_stale",
+        "directives",
         "may_be_kept",
     )
 
@@ -93,7 +93,8 @@ class CacheTurn:
         """Of so many candidates it is known whether their answer is there."""
         self._cache: AnswerCache | None = exchange.serving.cache
         values = exchange.request.headers.getall("Cache-Control", ())
-        self._directives = cache_directives(values) if values else NO_DIRECTIVES
+        self.directives = cache_directives(values) if values else NO_DIRECTIVES
+        """What the application says of caching."""
         self._question = question
         self._request = question.digest() if self._is_served else None
         self._first: Place | None = None
@@ -106,12 +107,12 @@ class CacheTurn:
 
     @property
     def _is_served(self) -> bool:
-        return self._cache is not None and self._ttl_seconds(self._candidates[0]) > 0 and not self._directives.no_store
+        return self._cache is not None and self._ttl_seconds(self._candidates[0]) > 0 and not self.directives.no_store
 
     @property
     def may_be_shared(self) -> bool:
         """True where another's answer to the same request, which is under way, will do."""
-        return self._first is not None and not self._directives.no_cache and self._directives.max_age_seconds is None
+        return self._first is not None and not self.directives.no_cache and self.directives.max_age_seconds is None
 
     @property
     def shared_under(self) -> Hashable:
@@ -140,12 +141,17 @@ class CacheTurn:
                 places += map(self._place, self._candidates[count:])
                 self._found = await cache.find(places, looked_at=count)
                 reply = self._served(cache, places, self._found.answers)
-        if reply is None and self._directives.only_if_cached:
+        if reply is None:
+            self.not_cached()
+        return reply
+
+    def not_cached(self) -> None:
+        """Nothing that is cached will do. Raises `NotCached` where the application wants nothing else."""
+        if self.directives.only_if_cached:
             raise NotCached(
                 "the request says `Cache-Control: only-if-cached`, and no answer to it is cached: send it without, "
                 "to have a provider asked"
             )
-        return reply
 
     def _count_would_not_be_asked(self, is_shut: Callable[[Candidate], bool]) -> int:
         """How many candidates, from the first on, are left out for now; never the last, behind whom is nobody."""
@@ -177,15 +183,14 @@ class CacheTurn:
         self, cache: AnswerCache, candidate: Candidate, place: Place, answer: CachedAnswer
     ) -> web.Response | None:
         configured_seconds = self._ttl_seconds(candidate)
-        if self._directives.no_cache or configured_seconds <= 0:
+        if self.directives.no_cache or configured_seconds <= 0:
             return None
         age_seconds = max(0.0, self._asked_at - answer.asked_at)
         ttl_seconds = min(answer.ttl_seconds, configured_seconds)
-        wanted_seconds = self._directives.max_age_seconds
-        if age_seconds < ttl_seconds and (wanted_seconds is None or age_seconds < wanted_seconds):
+        if age_seconds < self.directives.served_for_seconds(ttl_seconds):
             return self._reply(cache, candidate, place, answer, result="hit")
         is_younger = self._stale is None or answer.asked_at >= self._stale.answer.asked_at
-        if is_younger and age_seconds < ttl_seconds + min(self._directives.stale_if_error_seconds, STALE_SECONDS):
+        if is_younger and age_seconds < ttl_seconds + min(self.directives.stale_if_error_seconds, STALE_SECONDS):
             self._stale = _Stale(candidate, place, answer)
         return None
 
@@ -217,7 +222,7 @@ class CacheTurn:
         if cache is None or self._first is None:
             return None
         places = [self._place(candidate) for candidate in self._candidates[looked_at:]]
-        if looked_at and places and not self._directives.no_cache:
+        if looked_at and places and not self.directives.no_cache:
             found = await cache.find(places, looked_at=len(places))
             reply = self._served(cache, places, found.answers, start=looked_at)
             if reply is not None:

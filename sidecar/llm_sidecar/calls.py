@@ -98,7 +98,9 @@ class Calls:
         candidates = exchange.serving.runtime.candidates(parsed, lot=question.digest)
         record.model = candidates[0].model.name
         turn = CacheTurn(exchange, parsed, candidates, question)
-        lookup = await look_up(exchange, parsed, candidates[0]) if call.type is RequestType.EMBEDDINGS else None
+        lookup = None
+        if call.type is RequestType.EMBEDDINGS:
+            lookup = await look_up(exchange, parsed, candidates[0], turn.directives)
         if lookup is not None:
             return await self._embed(exchange, parsed, candidates, turn, lookup)
         hit = await turn.look_up(self._providers.is_shut)
@@ -122,8 +124,11 @@ class Calls:
         """Answer a batch, vector by vector."""
         if lookup.is_complete:
             return lookup.reply(exchange.record)
-        lookup.note_saving(exchange.record)
+        exchange.record.cache = "miss"
+        turn.not_cached()
         ask = partial(self._call, exchange, parsed, candidates, turn, lookup=lookup)
+        if not turn.may_be_shared:
+            return await ask(None)
         timeouts = candidates[0].configured.provider.timeouts
         passenger = Passenger(exchange=exchange, parsed=parsed, wire=FORMATS[parsed.call.api], timeouts=timeouts)
         return await self._flying.answer(passenger, (exchange.serving.runtime.config_hash, *lookup.shared_under), ask)
@@ -169,7 +174,7 @@ class Calls:
         others = candidates[1:]
         try:
             answered = await asking.ask(candidates[:1])
-        except NoProviderAvailable:
+        except (NoProviderAvailable, MalformedBody):
             if not others:
                 asked.spending.nobody_answered()
                 raise
@@ -186,13 +191,17 @@ class Calls:
             permit.succeeded()
             if not isinstance(answer, PlainAnswer):
                 answer.response.close()
+            usage = answer.usage if isinstance(answer, PlainAnswer) else None
+            asked.spending.answered_in_vain(usage, rest)
             return await self._ask_providers(whole, candidates)
-        together = replace(answer, body=lookup.answer(vectors))
+        asked.spending.answered_rest(answer.usage, rest)
+        together = lookup.together(answer, vectors)
         try:
             asked.exchange.held.take(max(0, len(together.body) - len(answer.body)))
         except Overloaded:
             permit.abandoned()
             raise
+        lookup.note_saving(asked.record)
         reply = await self._relay(whole, answered.candidate, together, permit)
         self._share(asked, self._keeping.start(lookup.keep(vectors, answer.usage)))
         return reply

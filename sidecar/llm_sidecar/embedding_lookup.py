@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from aiohttp import web
 
-from llm_sidecar.cache.directives import NO_DIRECTIVES, cache_directives
 from llm_sidecar.cache.embedding_batch import Batch, Vectors, read_batch, read_vectors, rest_of_hits, write_answer
 from llm_sidecar.cache.embedding_items import FoundItems, ItemCache, NewItem
 from llm_sidecar.cache.key import cache_digest, request_digest
@@ -26,9 +25,12 @@ from llm_sidecar.replies import answer_headers
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from llm_sidecar.cache.directives import Directives
     from llm_sidecar.exchange import Exchange
+    from llm_sidecar.failover.attempt import PlainAnswer
     from llm_sidecar.failover.routes import Candidate
     from llm_sidecar.formats.base import ParsedRequest
+    from llm_sidecar.providers.base import Headers
 
 JSON: Final = ("Content-Type", "application/json")
 
@@ -88,8 +90,9 @@ class EmbeddingLookup:
 
     @property
     def shared_under(self) -> tuple[Hashable, ...]:
-        """Equal for those who ask for the same, and lack the same."""
-        return ("items", self.batch.is_list, *self.digests, *self.missing, self.found.epochs)
+        """Equal for those who ask for the same, and lack the same, with no purge in between."""
+        found = self.found
+        return ("items", self.batch.is_list, *self.digests, *self.missing, found.epochs, found.not_before)
 
     def reply(self, record: RequestRecord) -> web.Response:
         """The answer, where all is there: it cost nothing."""
@@ -100,11 +103,22 @@ class EmbeddingLookup:
         record.cache_saved_nano_usd = sum(saving.nano_usd for saving in record.savings)
         record.provider, record.model = candidate.name, candidate.model.name
         record.answered_by = (candidate.name, candidate.answering_model(self.asked_model))
-        return web.Response(status=200, body=self.answer(), headers=answer_headers([JSON], record))
+        return web.Response(status=200, body=self.answer(), headers=answer_headers(self._headers([JSON]), record))
+
+    def together(self, answer: PlainAnswer, asked: Vectors) -> PlainAnswer:
+        """A provider's answer to what was missing, with what was there."""
+        return replace(answer, body=self.answer(asked), headers=self._headers(answer.headers))
+
+    def _headers(self, headers: Headers) -> Headers:
+        """With the age of the oldest vector that was there."""
+        if not self.found.items:
+            return headers
+        age_seconds = self.asked_at - min(item.asked_at for item in self.found.items.values())
+        others = [(name, value) for name, value in headers if name.lower() != "age"]
+        return [*others, ("Age", str(max(0, int(age_seconds))))]  # other pods' clocks may be ahead
 
     def note_saving(self, record: RequestRecord) -> None:
-        """What does not have to be asked for."""
-        record.cache = "miss"
+        """What was not asked for. Only where there is the whole answer: else it may yet be asked for, or was no use."""
         told = [self.found.items.get(digest) for digest in self.digests]
         tokens = sum(item.tokens for item in told if item is not None)
         if tokens:
@@ -128,15 +142,16 @@ class EmbeddingLookup:
         return await self.cache.keep(items, epochs=epochs, asked_at=self.asked_at, ttl_seconds=self.ttl_seconds)
 
 
-async def look_up(exchange: Exchange, request: ParsedRequest, candidate: Candidate) -> EmbeddingLookup | None:
+async def look_up(
+    exchange: Exchange, request: ParsedRequest, candidate: Candidate, directives: Directives
+) -> EmbeddingLookup | None:
     """Which vectors are there; None where a request is not cached item by item, but as a whole or not at all."""
     serving = exchange.serving
-    batch = read_batch(request)
-    if batch is None or serving.items is None or not serving.runtime.cache.allows(request):
+    if directives.no_store or serving.items is None or not serving.runtime.cache.allows(request):
         return None
     ttl_seconds = serving.runtime.cache.ttl_seconds(request.call.type, candidate.configured.cache_ttl_seconds)
-    directives = cache_directives(exchange.request.headers.getall("Cache-Control", ()))
-    if ttl_seconds <= 0 or directives != NO_DIRECTIVES:
+    batch = read_batch(request) if ttl_seconds > 0 else None
+    if batch is None:
         return None
     common = request_digest(replace(request, document=batch.common), exchange.headers, exchange.query)
     if common is None:
@@ -146,7 +161,13 @@ async def look_up(exchange: Exchange, request: ParsedRequest, candidate: Candida
     digests = [cache_digest(item, place=place, api=candidate.api, model=model) for item in batch.digests(common)]
     asked_at = time.time()
     distinct = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-    found = await serving.items.find(list(distinct), provider=configured.identity, model=model)
+    served_for_seconds = directives.served_for_seconds(ttl_seconds)
+    found = await serving.items.find(
+        list(distinct) if served_for_seconds else (),
+        provider=configured.identity,
+        model=model,
+        asked_since=asked_at - served_for_seconds,
+    )
     missing = sorted(position for digest, position in distinct.items() if digest not in found.items)
     lookup = EmbeddingLookup(
         cache=serving.items,

@@ -27,6 +27,12 @@ class Directives:
     stale_if_error_seconds: int = 0
     """Where every provider fails, an answer may be served for so long after its time."""
 
+    def served_for_seconds(self, ttl_seconds: int) -> int:
+        """What is cached is served while it is younger than this, if it is fresh for `ttl_seconds`; 0 is never."""
+        if self.no_store or self.no_cache:
+            return 0
+        return ttl_seconds if self.max_age_seconds is None else min(ttl_seconds, self.max_age_seconds)
+
 
 NO_DIRECTIVES: Final = Directives()
 

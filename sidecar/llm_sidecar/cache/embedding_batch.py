@@ -95,7 +95,10 @@ def _gemini_items(given: object) -> list[Any]:
 
 
 def read_vectors(api: API, document: Any, *, count: int) -> Vectors | None:
-    """The vectors in an answer, in the order of the items; None where there is anything that is not understood."""
+    """The vectors in an answer, in the order of the items; None where there is anything that is not understood.
+
+    There are servers that say null where they have no vector, with status 200.
+    """
     if not isinstance(document, dict):
         return None
     name = "embeddings" if api is API.GEMINI else "data"
@@ -104,14 +107,21 @@ def read_vectors(api: API, document: Any, *, count: int) -> Vectors | None:
         return None
     rest = {key: value for key, value in document.items() if key != name}
     if api is API.GEMINI:
-        known = all(set(one) == {"values"} for one in given)
+        known = all(set(one) == {"values"} and _may_be_vector(one["values"]) for one in given)
         return Vectors([one["values"] for one in given], rest) if known else None
-    if not all(type(one.get("index")) is int and set(one) <= _VECTOR_MEMBERS and "embedding" in one for one in given):
+    if not all(type(one.get("index")) is int and set(one) <= _VECTOR_MEMBERS for one in given):
+        return None
+    if not all(_may_be_vector(one.get("embedding")) for one in given):
         return None
     in_order = sorted(given, key=itemgetter("index"))
     if [one["index"] for one in in_order] != list(range(count)):
         return None
     return Vectors([one["embedding"] for one in in_order], rest)
+
+
+def _may_be_vector(value: object) -> bool:
+    """Numbers, or their bytes in base64. Each number is looked at when it is stored: nobody waits for that."""
+    return isinstance(value, list | str) and bool(value)
 
 
 def write_answer(api: API, vectors: Sequence[bytes], rest: Mapping[str, Any]) -> bytes:

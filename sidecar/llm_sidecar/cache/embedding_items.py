@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from llm_sidecar.cache.entries import past_time, whole_number
-from llm_sidecar.cache.vectors import pack, unpack
+from llm_sidecar.cache.vectors import is_vector, pack, unpack
 from llm_sidecar.contract import keys
 from llm_sidecar.store import Script, StoreUnavailable
 
@@ -45,6 +45,8 @@ class Item:
     """As its answer named it."""
     tokens: int
     """What it cost: its share, by size, of what its batch cost."""
+    asked_at: float
+    """Unix seconds: its age counts from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class FoundItems:
     """By digest."""
     epochs: Epochs | None
     """To store under. None: nothing is known, and nothing can be stored."""
+    not_before: float = 0.0
+    """What was asked for before that, a purge has reached."""
 
 
 class ItemCache:
@@ -73,8 +77,11 @@ class ItemCache:
         self._store = store
         self._team = team
 
-    async def find(self, digests: Sequence[str], *, provider: str, model: str) -> FoundItems:
-        """Those that are there, of one model of a provider (`NAMESPACE/NAME`)."""
+    async def find(self, digests: Sequence[str], *, provider: str, model: str, asked_since: float) -> FoundItems:
+        """Those of one model of a provider (`NAMESPACE/NAME`) that were asked for since a time, in Unix seconds.
+
+        Without any digest it tells what to store under.
+        """
         fields = (
             keys.CACHE_NOT_BEFORE,
             keys.CACHE_EPOCH_OF_TEAM,
@@ -83,7 +90,8 @@ class ItemCache:
         )
         found: dict[str, Item] = {}
         epochs: Epochs | None = None
-        for start in range(0, len(digests), AT_ONCE):
+        not_before = 0
+        for start in range(0, max(1, len(digests)), AT_ONCE):
             some = digests[start : start + AT_ONCE]
             entry_keys = [keys.cache_entry(self._team, digest) for digest in some]
             try:
@@ -97,11 +105,12 @@ class ItemCache:
             if epochs not in (None, tuple(numbers)):  # purged in between
                 return FoundItems({}, None)
             epochs = tuple(numbers)
+            oldest = max(asked_since, not_before)
             for digest, entry in zip(some, entries, strict=True):
-                item = None if entry is None else self._decoded(digest, epochs, not_before, entry)
+                item = None if entry is None else self._decoded(digest, epochs, oldest, entry)
                 if item is not None:
                     found[digest] = item
-        return FoundItems(found, epochs)
+        return FoundItems(found, epochs, not_before)
 
     async def keep(self, items: Mapping[str, NewItem], *, epochs: Epochs, asked_at: float, ttl_seconds: int) -> bool:
         """Store vectors under the epochs that their request saw, in one write; False where the store is away."""
@@ -112,7 +121,7 @@ class ItemCache:
                 ttl_seconds=ttl_seconds,
             )
             for digest, item in items.items()
-            if item.vector  # there are servers that say null where they have none
+            if is_vector(item.vector)  # there are servers that say null where they have no number
         ]
         results = await asyncio.gather(*writes, return_exceptions=True)
         for result in results:
@@ -135,7 +144,7 @@ class ItemCache:
         }
         return orjson.dumps(head) + b"\n" + packed
 
-    def _decoded(self, digest: str, epochs: Epochs, not_before: int, entry: bytes) -> Item | None:
+    def _decoded(self, digest: str, epochs: Epochs, oldest: float, entry: bytes) -> Item | None:
         head_bytes, _, packed = entry.partition(b"\n")
         try:
             head = orjson.loads(head_bytes)
@@ -143,16 +152,16 @@ class ItemCache:
                 return None
             if tuple(head["epochs"]) != epochs or head["crc32"] != zlib.crc32(packed):
                 return None
-            model = head["model"]
-            if past_time(head["asked_at"]) < not_before or not isinstance(model, str):
+            model, asked_at = head["model"], past_time(head["asked_at"])
+            if asked_at < oldest or not isinstance(model, str):
                 return None
             vector = unpack(head["kind"], packed)
             # It becomes a part of an answer as it is: it must be JSON, and a vector, with a number in each place.
             if head["kind"] == "json":
-                is_vector = bool(orjson.loads(vector))
+                is_one = is_vector(orjson.loads(vector))
             else:
-                is_vector = len(packed) > 0 and b"null" not in vector
-            return Item(vector, model, whole_number(head["tokens"])) if is_vector else None
+                is_one = len(packed) > 0 and b"null" not in vector
+            return Item(vector, model, whole_number(head["tokens"]), asked_at) if is_one else None
         except (ValueError, TypeError, KeyError):
             return None
 

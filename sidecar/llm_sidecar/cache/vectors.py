@@ -14,6 +14,13 @@ import orjson
 Kind = Literal["f4", "f8", "json"]
 
 
+def is_vector(value: object) -> bool:
+    """Numbers and nothing else, or their bytes in base64."""
+    if isinstance(value, list):
+        return bool(value) and set(map(type, value)) <= {float, int}
+    return isinstance(value, str) and bool(value)
+
+
 def pack(value: Any) -> tuple[Kind, bytes]:
     """A vector, or whatever else a provider gives in its place, as bytes."""
     if isinstance(value, list) and value and all(type(number) is float for number in value):

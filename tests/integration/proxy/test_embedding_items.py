@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from operator import itemgetter
 from typing import Any
@@ -71,12 +72,52 @@ def items(store_url: str) -> list[bytes]:
         return sorted(client.keys("*:cache:*"))
 
 
-async def embed(proxy: Proxy, given: Any, *, stored: int | None = None, store_url: str = "", **members: Any) -> Reply:
+async def embed(
+    proxy: Proxy,
+    given: Any,
+    *,
+    stored: int | None = None,
+    store_url: str = "",
+    cache_control: str | None = None,
+    **members: Any,
+) -> Reply:
     data = orjson.dumps({"model": "m", "input": given, **members})
-    reply = await proxy.ask("POST", PATH, data=data, headers={"content-type": "application/json"})
+    headers = {"content-type": "application/json"}
+    if cache_control is not None:
+        headers["cache-control"] = cache_control
+    reply = await proxy.ask("POST", PATH, data=data, headers=headers)
     if stored is not None:
         await until(lambda: len(items(store_url)) == stored)
     return reply
+
+
+def make_older(store_url: str, key: bytes, seconds: float) -> None:
+    """As if what lies there had been asked for so long before."""
+    with redis.Redis.from_url(store_url) as client:
+        entry: Any = client.get(key)
+        head, _, packed = entry.partition(b"\n")
+        told = orjson.loads(head)
+        client.set(key, orjson.dumps({**told, "asked_at": told["asked_at"] - seconds}) + b"\n" + packed)
+
+
+def asked_at(store_url: str) -> list[float]:
+    with redis.Redis.from_url(store_url) as client:
+        entries: list[Any] = [client.get(key) for key in items(store_url)]
+    return [orjson.loads(entry.partition(b"\n")[0])["asked_at"] for entry in entries]
+
+
+async def stored_by_age(proxy: Proxy, store_url: str, **ages: float) -> None:
+    """Have texts stored, and be so many seconds old."""
+    for text, seconds in ages.items():
+        before = set(items(store_url))
+        await embed(proxy, [text], stored=len(before) + 1, store_url=store_url)
+        (key,) = set(items(store_url)) - before
+        make_older(store_url, key, seconds)
+
+
+def saved(proxy: Proxy) -> tuple[float, float]:
+    tokens = proxy.metric("llm_optimization_saved_tokens_total", strategy="embedding_items")
+    return tokens, proxy.metric("llm_optimization_saved_usd_total", strategy="embedding_items")
 
 
 def inputs(upstream: Upstream) -> list[Any]:
@@ -233,6 +274,7 @@ async def test_without_anybody_else_a_providers_failure_is_told(
     await embed(proxy, ["a"], stored=1, store_url=store_url)
 
     assert (await embed(proxy, ["a", "b"])).status == 500
+    assert saved(proxy) == (0, 0)
     assert vectors(await embed(proxy, ["a"])) == [vector("a")]
     assert seen == 2
 
@@ -252,6 +294,81 @@ async def test_an_answer_that_cannot_be_put_together_is_asked_for_whole(
 
     assert vectors(reply) == [vector("a"), vector("b")]
     assert inputs(one) == [["a"], ["b"], ["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("useless", "expected"),
+    [
+        ({"data": [{"embedding": [1.0], "index": 0}] * 2, "usage": {"prompt_tokens": 7}}, (12, "measured")),
+        ({"data": [{"embedding": None, "index": 0}], "usage": {"prompt_tokens": 7}}, (12, "measured")),
+        ({"data": [{"embedding": None, "index": 0}]}, (None, "estimated")),
+    ],
+    ids=["two-for-one", "null", "null-without-usage"],
+)
+async def test_what_a_useless_answer_took_is_charged_beside_the_whole_batch(
+    start_proxy: StartProxy,
+    serve: Serve,
+    store_url: str,
+    useless: Any,
+    expected: tuple[int | None, str],
+) -> None:
+    """Nothing was spared: the whole batch was paid, and more."""
+
+    async def odd(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        if orjson.loads(body)["input"] == ["b"]:
+            return web.json_response(useless)
+        return await embeds()(request, body)
+
+    team = {"limits": [{"name": "t", "per": "Day", "tokens": 1000}]}
+    proxy = await started(start_proxy, store_url, await serve(odd), team=team)
+    await embed(proxy, ["aaaa"], stored=1, store_url=store_url)
+    reply = await embed(proxy, ["aaaa", "b"])
+    line = await proxy.audit_line(reply.request_id)
+
+    assert vectors(reply) == [vector("aaaa"), vector("b")]
+    assert reply.json()["usage"]["prompt_tokens"] == 5
+    charged, source = expected
+    assert line["usage_source"] == source
+    assert line["charged_tokens"] == charged if charged is not None else line["charged_tokens"] > 5
+    assert line["cost_nano_usd"] == line["charged_tokens"] * 1000
+    assert reply.headers["x-llm-sidecar-cost-usd"] == f"{line['charged_tokens'] * 1e-6:.9f}"
+    assert saved(proxy) == (0, 0)
+    assert len(items(store_url)) == 1
+
+
+async def test_a_useless_answer_is_charged_though_the_whole_batch_fails(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    async def odd(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        given = orjson.loads(body)["input"]
+        if given == ["b"]:
+            return web.json_response({"data": [], "usage": {"prompt_tokens": 7}})
+        return await (embeds() if given == ["a"] else error(500))(request, body)
+
+    proxy = await started(start_proxy, store_url, await serve(odd))
+    await embed(proxy, ["a"], stored=1, store_url=store_url)
+    reply = await embed(proxy, ["a", "b"])
+
+    assert reply.status == 500
+    assert (await proxy.audit_line(reply.request_id))["charged_tokens"] == 7
+    assert saved(proxy) == (0, 0)
+
+
+async def test_null_in_the_place_of_a_vector_is_not_stored(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    """The application gets what the provider said."""
+
+    async def nothing(_request: web.BaseRequest, _body: bytes) -> web.StreamResponse:
+        return web.json_response({"data": [{"index": index, "embedding": None} for index in range(2)]})
+
+    one = await serve(nothing)
+    proxy = await started(start_proxy, store_url, one)
+    replies = [await embed(proxy, ["a", "b"]) for _ in range(2)]
+
+    assert [vectors(reply) for reply in replies] == [[None, None]] * 2
+    assert len(one.seen) == 2
+    assert items(store_url) == []
 
 
 @pytest.mark.parametrize("harm", ["cut", "swapped", "foreign", "garbage", "purged", "not-before"])
@@ -291,20 +408,126 @@ async def test_an_entry_that_is_not_exactly_right_is_a_miss(
     assert inputs(one) == [["a", "b"], ["a", "b"]]
 
 
-@pytest.mark.parametrize(
-    "how", [{"cache-control": "no-store"}, {"cache-control": "no-cache"}], ids=lambda one: one["cache-control"]
-)
 async def test_an_application_that_wants_no_cache_gets_none(
-    start_proxy: StartProxy, serve: Serve, store_url: str, how: dict[str, str]
+    start_proxy: StartProxy, serve: Serve, store_url: str
 ) -> None:
     one = await serve(embeds())
     proxy = await started(start_proxy, store_url, one)
     await embed(proxy, ["a"], stored=1, store_url=store_url)
-    data = orjson.dumps({"model": "m", "input": ["a"]})
 
-    await proxy.ask("POST", PATH, data=data, headers=how)
+    reply = await embed(proxy, ["a", "b"], cache_control="no-store")
+    await embed(proxy, ["c"], stored=2, store_url=store_url)  # what came before would be stored by now
 
-    assert len(one.seen) == 2
+    assert results(reply) == ["bypass"]
+    assert inputs(one) == [["a"], ["a", "b"], ["c"]]
+
+
+async def test_who_asks_anew_renews_what_others_get(start_proxy: StartProxy, serve: Serve, store_url: str) -> None:
+    salts = iter(["first", "second", "third"])
+
+    async def changing(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        return await embeds(salt=next(salts))(request, body)
+
+    one = await serve(changing)
+    proxy = await started(start_proxy, store_url, one)
+    await stored_by_age(proxy, store_url, a=100, b=100)
+    renewed = await embed(proxy, ["a", "b", "a"], cache_control="no-cache")
+    await until(lambda: min(asked_at(store_url)) > time.time() - 50)
+    later = await embed(proxy, ["a", "b"])
+
+    assert inputs(one) == [["a"], ["b"], ["a", "b"]]
+    assert results(renewed, later) == ["miss", "hit"]
+    assert vectors(renewed) == [vector(["third", text]) for text in "aba"]
+    assert vectors(later) == [vector(["third", text]) for text in "ab"]
+    assert "age" not in renewed.headers
+    assert int(later.headers["age"]) < 50
+
+
+async def test_vectors_older_than_the_application_wants_are_asked_for(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    one = await serve(embeds())
+    proxy = await started(start_proxy, store_url, one)
+    await stored_by_age(proxy, store_url, old=1000, new=100)
+    young = await embed(proxy, ["old", "new"], cache_control="max-age=2000")
+    mixed = await embed(proxy, ["old", "new"], cache_control="max-age=500")
+    none = await embed(proxy, ["old", "new"], cache_control="max-age=0")
+
+    assert inputs(one) == [["old"], ["new"], ["old"], ["old", "new"]]
+    assert results(young, mixed, none) == ["hit", "miss", "miss"]
+    assert [vectors(reply) for reply in (young, mixed, none)] == [[vector("old"), vector("new")]] * 3
+    assert 1000 <= int(young.headers["age"]) < 1100
+    assert 100 <= int(mixed.headers["age"]) < 200
+    assert "age" not in none.headers
+
+
+async def test_an_application_may_want_cached_vectors_or_none(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    one = await serve(embeds())
+    proxy = await started(start_proxy, store_url, one)
+    await embed(proxy, ["a"], stored=1, store_url=store_url)
+    there = await embed(proxy, ["a", "a"], cache_control="only-if-cached")
+    lacking = await embed(proxy, ["a", "b"], cache_control="only-if-cached")
+    anew = await embed(proxy, ["a"], cache_control="only-if-cached, no-cache")
+
+    assert (results(there), vectors(there)) == (["hit"], [vector("a")] * 2)
+    assert [(reply.status, reply.code, *results(reply)) for reply in (lacking, anew)] == [
+        (504, "not_cached", "miss")
+    ] * 2
+    assert len(one.seen) == 1
+    assert saved(proxy)[0] == 2  # of the first
+
+
+async def test_who_would_take_stale_answers_gets_vectors_one_by_one(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    one = await serve(embeds())
+    proxy = await started(start_proxy, store_url, one)
+    await embed(proxy, ["a"], stored=1, store_url=store_url)
+    await embed(proxy, ["a", "b"], cache_control="stale-if-error=60", stored=2, store_url=store_url)
+
+    assert inputs(one) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("why", ["no-cache", "max-age=0", "purged", "purged-by-age"])
+async def test_who_wants_newer_vectors_joins_nobody(
+    start_proxy: StartProxy, serve: Serve, store_url: str, why: str
+) -> None:
+    gate = asyncio.Event()
+
+    async def held_back(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        await gate.wait()
+        return await embeds()(request, body)
+
+    one = await serve(held_back)
+    proxy = await started(start_proxy, store_url, one)
+    tasks = [asyncio.create_task(embed(proxy, ["a"]))]
+    await until(lambda: len(one.seen) == 1)
+    with redis.Redis.from_url(store_url) as client:
+        epochs = "llm-sidecar:v1:{payments/payments}:cache-epochs"
+        if why == "purged":
+            client.hincrby(epochs, "provider/llm-system/p0", 1)
+        if why == "purged-by-age":
+            client.hset(epochs, "not_before", 1)
+    directive = None if why.startswith("purged") else why
+    tasks.append(asyncio.create_task(embed(proxy, ["a"], cache_control=directive)))
+    await until(lambda: len(one.seen) == 2)
+    gate.set()
+
+    assert results(*await asyncio.gather(*tasks)) == ["miss", "miss"]
+
+
+async def test_a_lowered_time_holds_for_vectors_that_are_there(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    one = await serve(embeds())
+    proxy = await started(start_proxy, store_url, one, team={"cache": {"maxTTLSeconds": 60}})
+    await stored_by_age(proxy, store_url, old=3600, new=30)
+    reply = await embed(proxy, ["old", "new"])
+
+    assert inputs(one) == [["old"], ["new"], ["old"]]
+    assert 30 <= int(reply.headers["age"]) < 60
 
 
 async def test_where_embeddings_are_not_cached_nothing_is_kept(

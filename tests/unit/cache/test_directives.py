@@ -36,6 +36,22 @@ def test_what_is_told_is_understood(values: list[str], expected: Directives) -> 
     assert cache_directives(values) == expected
 
 
+@pytest.mark.parametrize(
+    ("directives", "expected"),
+    [
+        (Directives(), 60),
+        (Directives(max_age_seconds=90), 60),
+        (Directives(max_age_seconds=30), 30),
+        (Directives(max_age_seconds=0), 0),
+        (Directives(no_cache=True, max_age_seconds=30), 0),
+        (Directives(no_store=True), 0),
+        (Directives(only_if_cached=True, stale_if_error_seconds=90), 60),
+    ],
+)
+def test_an_application_may_shorten_how_long_answers_are_served(directives: Directives, expected: int) -> None:
+    assert directives.served_for_seconds(60) == expected
+
+
 @given(st.lists(st.text(max_size=60), max_size=3))
 def test_nothing_that_is_told_does_harm(values: list[str]) -> None:
     cache_directives(values)

@@ -133,6 +133,12 @@ def test_vectors_are_taken_by_their_index() -> None:
         [{"index": 0, "embedding": [1.0]}, {"index": "1", "embedding": [1.0]}],
         [{"index": 0, "embedding": [1.0]}, {"index": 1}],
         [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0], "new": 1}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": None}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": []}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": ""}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": 0}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": {}}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": True}],
         [{"index": 0, "embedding": [1.0]}, {"index": [], "embedding": [1.0]}],
         "x",
         [1, 2],
@@ -142,7 +148,17 @@ def test_an_answer_that_is_not_understood_gives_no_vectors(data: Any) -> None:
     assert read_vectors(OPENAI, {"data": data}, count=2) is None
 
 
-@pytest.mark.parametrize("document", [None, [], {"embeddings": [{"values": [1.0], "statistics": {}}]}, {}])
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"embeddings": [{"values": [1.0], "statistics": {}}]},
+        {"embeddings": [{"values": None}]},
+        {"embeddings": [{"values": []}]},
+    ],
+)
 def test_an_answer_of_gemini_that_is_not_understood_gives_no_vectors(document: Any) -> None:
     assert read_vectors(GEMINI, document, count=1) is None
 

@@ -45,8 +45,14 @@ async def written(*vectors: Any, asked_at: float = 1000.5) -> tuple[Kept, ItemCa
 
 
 async def found(cache: ItemCache) -> tuple[bytes, str, int] | None:
-    items = (await cache.find(["0"], provider="p/p", model="m")).items
+    items = (await cache.find(["0"], provider="p/p", model="m", asked_since=0)).items
     return (items["0"].vector, items["0"].model, items["0"].tokens) if items else None
+
+
+async def found_since(cache: ItemCache, asked_since: float) -> list[str]:
+    found = await cache.find(["0"], provider="p/p", model="m", asked_since=asked_since)
+    assert found.epochs == (0, 0, 0)
+    return list(found.items)
 
 
 def poisoned(entry: bytes, packed: bytes | None = None, **changes: Any) -> bytes:
@@ -94,13 +100,28 @@ async def test_an_entry_that_is_not_quite_ours_is_a_miss(changes: dict[str, Any]
         ("json", b'[1],"x":[2]'),
         ("json", b"null"),
         ("json", b"[]"),
+        ("json", b"[null]"),
+        ("json", b'{"a": 1}'),
+        ("json", b"7"),
         ("json", b""),
         ("f4", b""),
         ("f4", b"\x00\x00\xc0\x7f"),
         ("f8", b"\x00\x00\x00\x00\x00\x00\xf0\x7f"),
         ("f8", b"\x00\x00\x00\x00"),
     ],
-    ids=["more-than-a-value", "null", "empty", "nothing", "no-numbers", "not-a-number", "infinite", "half-a-number"],
+    ids=[
+        "more-than-a-value",
+        "null",
+        "empty",
+        "nulls",
+        "mapping",
+        "number",
+        "nothing",
+        "no-numbers",
+        "not-a-number",
+        "infinite",
+        "half-a-number",
+    ],
 )
 async def test_what_is_no_vector_is_a_miss(kind: str, packed: bytes) -> None:
     """It would go out in the middle of an answer as it is."""
@@ -118,8 +139,29 @@ async def test_an_item_from_the_future_is_a_miss_unless_clocks_may_differ_by_tha
     assert await found(cache) is None
 
 
+async def test_only_what_was_asked_for_since_a_time_is_found() -> None:
+    _, cache = await written(VECTOR, asked_at=1000.5)
+
+    assert await found_since(cache, 1000.5) == ["0"]
+    assert await found_since(cache, 1000.6) == []
+
+
+async def test_its_age_counts_from_when_it_was_asked_for() -> None:
+    _, cache = await written(VECTOR, asked_at=1000.5)
+    found = await cache.find(["0"], provider="p/p", model="m", asked_since=0)
+
+    assert found.items["0"].asked_at == 1000.5
+
+
+async def test_without_a_digest_it_is_told_what_to_store_under() -> None:
+    _, cache = await written(VECTOR)
+    found = await cache.find([], provider="p/p", model="m", asked_since=0)
+
+    assert (found.items, found.epochs) == ({}, (0, 0, 0))
+
+
 async def test_what_stands_in_the_place_of_a_vector_is_not_stored() -> None:
-    store, cache = await written(VECTOR, None, [], "")
+    store, cache = await written(VECTOR, None, [], "", [None], [0.5, None], [[1.0]], [True], 7, {"a": 1})
 
     assert list(store.entries) == [keys.cache_entry(TEAM, "0")]
     assert pack(None) == ("json", b"null")

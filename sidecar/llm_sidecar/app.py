@@ -21,6 +21,7 @@ from llm_sidecar.audit import AuditLog
 from llm_sidecar.budget import BufferBudget
 from llm_sidecar.cache.answers import AnswerCache
 from llm_sidecar.cache.embedding_items import ItemCache
+from llm_sidecar.cache.look_ups import LookUps
 from llm_sidecar.contract.config import config_hash, render_config
 from llm_sidecar.exchange import Serving
 from llm_sidecar.failover.circuit import CircuitState
@@ -177,11 +178,12 @@ class Sidecar:
         digest = config_hash(render_config(document))
         runtime = compile_runtime(document, digest, self._transports)
         backing = await self._storage.prepare(document)
+        look_ups = LookUps(backing.store) if backing else None
         serving = Serving(
             runtime,
             quota=backing.quota(document) if backing else None,
-            cache=AnswerCache(backing.store, runtime.team) if backing else None,
-            items=ItemCache(backing.store, runtime.team) if backing else None,
+            cache=AnswerCache(backing.store, runtime.team, look_ups=look_ups) if backing else None,
+            items=ItemCache(backing.store, runtime.team, look_ups=look_ups) if backing else None,
             rates=backing.rates if backing else None,
             store_use=backing.use if backing else None,
         )

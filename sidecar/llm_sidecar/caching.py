@@ -13,6 +13,7 @@ from llm_sidecar.cache.answers import ASIDE_BYTES, NOTHING_FOUND, Found, Place
 from llm_sidecar.cache.directives import NO_DIRECTIVES, cache_directives
 from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer
 from llm_sidecar.cache.key import cache_digest, request_digest
+from llm_sidecar.cache.memory import unheard
 from llm_sidecar.cache.policy import STALE_SECONDS
 from llm_sidecar.cache.recording import RecordingObserver
 from llm_sidecar.errors import NotCached
@@ -34,14 +35,17 @@ JSON: Final = "application/json"
 class Question:
     """What a request asks, wherever it goes. Its digest is made once, when it is first wanted."""
 
-    __slots__ = ("_digest", "_exchange", "_is_made", "_parsed", "is_known")
+    __slots__ = ("_digest", "_exchange", "_is_made", "_parsed", "directives", "is_known")
 
     def __init__(self, exchange: Exchange, parsed: ParsedRequest, known_digest: bytes | None) -> None:
         """`known_digest`: where the same one came before."""
         self._exchange = exchange
         self._parsed = parsed
-        self._digest = known_digest
-        self.is_known = self._is_made = known_digest is not None
+        values = exchange.request.headers.getall("Cache-Control", ())
+        self.directives = cache_directives(values) if values else NO_DIRECTIVES
+        self.is_known = known_digest is not None
+        self._is_made = self.is_known or self.directives.no_store
+        self._digest = None if self.directives.no_store else known_digest
 
     def digest(self) -> bytes | None:
         """None where the cache must not answer."""
@@ -92,8 +96,7 @@ class CacheTurn:
         self._looked_at = 0
         """Of so many candidates it is known whether their answer is there."""
         self._cache: AnswerCache | None = exchange.serving.cache
-        values = exchange.request.headers.getall("Cache-Control", ())
-        self.directives = cache_directives(values) if values else NO_DIRECTIVES
+        self.directives = question.directives
         """What the application says of caching."""
         self._question = question
         self._request = question.digest() if self._is_served else None
@@ -107,7 +110,7 @@ class CacheTurn:
 
     @property
     def _is_served(self) -> bool:
-        return self._cache is not None and self._ttl_seconds(self._candidates[0]) > 0 and not self.directives.no_store
+        return self._cache is not None and self._ttl_seconds(self._candidates[0]) > 0
 
     @property
     def may_be_shared(self) -> bool:
@@ -118,6 +121,8 @@ class CacheTurn:
     def shared_under(self) -> Hashable:
         """Equal for those who may share an answer: a purge comes between what was asked before and after it."""
         digest = None if self._first is None else self._first.digest
+        if not self._found.epochs:
+            return digest, unheard(self._asked_at)
         return digest, self._found.epochs, self._found.not_before
 
     # --- before

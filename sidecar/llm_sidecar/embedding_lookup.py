@@ -16,6 +16,7 @@ from aiohttp import web
 from llm_sidecar.cache.embedding_batch import Batch, Vectors, read_batch, read_vectors, rest_of_hits, write_answer
 from llm_sidecar.cache.embedding_items import FoundItems, ItemCache, NewItem
 from llm_sidecar.cache.key import cache_digest, request_digest
+from llm_sidecar.cache.memory import unheard
 from llm_sidecar.failover.attempt import MAX_PLAIN_ANSWER_BYTES
 from llm_sidecar.formats.base import Usage
 from llm_sidecar.prices import prices
@@ -92,7 +93,8 @@ class EmbeddingLookup:
     def shared_under(self) -> tuple[Hashable, ...]:
         """Equal for those who ask for the same, and lack the same, with no purge in between."""
         found = self.found
-        return ("items", self.batch.is_list, *self.digests, *self.missing, found.epochs, found.not_before)
+        purges = unheard(self.asked_at) if found.epochs is None else found.epochs
+        return ("items", self.batch.is_list, *self.digests, *self.missing, purges, found.not_before)
 
     def reply(self, record: RequestRecord) -> web.Response:
         """The answer, where all is there: it cost nothing."""

@@ -68,7 +68,7 @@ class Passenger:
     @property
     def kind(self) -> Hashable:
         """Equal for those that take about as long."""
-        return self.exchange.record.model, self.parsed.call.type, self.parsed.stream
+        return self.parsed.model, self.parsed.call.type, self.parsed.stream
 
 
 class UsualTimes:
@@ -134,23 +134,25 @@ class Flying:
 
         Nobody follows a call that is overdue (`UsualTimes`): a single request may hang where its like do not. One of
         those who gave it up asks anew, and the others follow that one, for as long as they would have waited alone.
-        So a call that hangs costs the others its patience, and the provider one more call; one that is only slower
-        than ever before costs that one call, too.
+        So a call that hangs costs the others its patience, and the provider one more call. Each that replaces another
+        has twice its patience: where all have become slow, few calls are made in vain.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + passenger.first_seconds
         has_given_up = False
+        patience_seconds = self._times.patience_seconds(passenger.kind)
         for _ in range(MOST_FLIGHTS):
             flight = self._flights.get(key)
             if flight is None:
                 flight = self._flights.open(key, passenger.exchange.held.beside())
-                flight.began = clock()
+                flight.began, flight.patience_seconds = clock(), patience_seconds
                 return await _lead(passenger, flight, call, self._times)
-            overdue = math.inf if has_given_up else flight.began + self._times.patience_seconds(passenger.kind)
+            overdue = math.inf if has_given_up else flight.began + flight.patience_seconds
             try:
                 return await _follow(passenger, flight, deadline, overdue=overdue)
             except Overdue:
                 has_given_up = True
+                patience_seconds = max(patience_seconds, 2 * flight.patience_seconds)
                 self._flights.remove(key, flight)
             except Released as released:
                 if not released.at_fault:
@@ -161,7 +163,6 @@ class Flying:
 async def _lead(passenger: Passenger, flight: Flight, call: Call, times: UsualTimes) -> web.StreamResponse:
     """Ask for all. The call has a task of its own: it goes on when this application hangs up and others listen."""
     listener = flight.listen(leads=True)
-    kind = passenger.kind  # before it is known who answers
     task = asyncio.get_running_loop().create_task(call(flight))
     flight.carried_by(task)
     try:
@@ -169,7 +170,7 @@ async def _lead(passenger: Passenger, flight: Flight, call: Call, times: UsualTi
         # Where there is no stream to share, the task returns or raises what there is.
         with suppress(Released, FellOff):
             await flight.wait_for_head(listener)
-            times.note(kind, asyncio.get_running_loop().time() - flight.began)
+            times.note(passenger.kind, asyncio.get_running_loop().time() - flight.began)
             if flight.body is None:
                 first = await listener.read()
                 shared = await _pass_on(passenger, listener, first)
@@ -273,6 +274,7 @@ async def _pass_on(passenger: Passenger, listener: Listener, piece: bytes) -> we
 def _board(record: RequestRecord, leader: RequestRecord) -> None:
     """What is known of an answer when it begins."""
     record.cache = "coalesced"
+    record.cache_key = leader.cache_key
     record.provider, record.model, record.answered_by = leader.provider, leader.model, leader.answered_by
     record.downgraded_from, record.dropped = leader.downgraded_from, list(leader.dropped)
 

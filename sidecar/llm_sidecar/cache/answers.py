@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer, decode_entry, encode_entry
 from llm_sidecar.cache.known_requests import KnownRequests
+from llm_sidecar.cache.look_ups import LookUps
 from llm_sidecar.cache.memory import Memory
 from llm_sidecar.cache.streams.forms import replayed
 from llm_sidecar.contract import keys
@@ -26,8 +26,6 @@ ASIDE_BYTES: Final = 64 * 1024
 """Packing and unpacking more than this would keep other requests waiting: a thread does it."""
 _SHARED_FIELDS: Final = (keys.CACHE_NOT_BEFORE, keys.CACHE_EPOCH_OF_TEAM)
 _KNOWN_FIELDS: Final = 4096
-TRY_AGAIN_SECONDS: Final = 0.25
-"""While the store is slow, it is asked no more often than that whether it still is; no request waits for that."""
 
 Epochs = tuple[int, ...]
 
@@ -75,40 +73,27 @@ NOTHING_FOUND: Final = Found()
 class AnswerCache:
     """One team's answers."""
 
-    def __init__(self, store: Store, team: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store, team: str, *, look_ups: LookUps | None = None) -> None:
         self._store = store
-        self._clock = clock
+        self._look_ups = look_ups or LookUps(store)
         self._team = team
         self._memory = Memory()
         self.known_requests = KnownRequests()
         self._known: dict[str, int] = {}
         """The latest number of each field. Once one changes, nothing that was found before is served any more."""
-        self._is_slow = False
-        """A look-up timed out, and nothing was heard of the store since: nobody waits for it."""
-        self._tried_at = 0.0
-        self._trying: asyncio.Task[None] | None = None
 
     def remembered(self, place: Place) -> CachedAnswer | None:
         """The answer at a place, if it was found a moment ago."""
         return self._memory.get(place.digest)
 
     async def find(self, places: Sequence[Place], *, looked_at: int = 1) -> Found:
-        """The answers at the first places, and the epochs of all: one step at the store.
-
-        Of a slow store one time-out is waited for: then there is nothing, at once, until it was heard of again.
-        """
+        """The answers at the first places, and the epochs of all: one step at the store."""
         fields = [*_SHARED_FIELDS, *(field for place in places for field in place.fields)]
         first, *others = [keys.cache_entry(self._team, place.digest) for place in places[:looked_at]]
         wanted = (first, keys.cache_epochs(self._team), *others)
-        if self._is_slow:
-            self._try_again(wanted, fields)
-            return NOTHING_FOUND
         try:
-            reply = await self._store.run(FIND, wanted, fields)
-        except StoreUnavailable as unavailable:
-            # One that is known to be away fails at once, and tells itself when it is back.
-            self._is_slow = unavailable.reason == "timeout" and self._store.available
-            self._tried_at = self._clock()
+            reply = await self._look_ups.run(FIND, wanted, fields)
+        except StoreUnavailable:
             return NOTHING_FOUND
         read = _read(reply, looked_at, len(fields))
         if read is None:
@@ -132,23 +117,6 @@ class AnswerCache:
             return None
         self._memory.put(place.digest, answer)
         return answer
-
-    def _try_again(self, wanted: Sequence[str], fields: Sequence[str]) -> None:
-        """Find out whether the store is still slow, beside the request that wants to know."""
-        now = self._clock()
-        if self._trying is None and now - self._tried_at >= TRY_AGAIN_SECONDS:
-            self._tried_at = now
-            self._trying = asyncio.get_running_loop().create_task(self._try(wanted, fields))
-
-    async def _try(self, wanted: Sequence[str], fields: Sequence[str]) -> None:
-        try:
-            await self._store.run(FIND, wanted, fields)
-        except StoreUnavailable:
-            return
-        else:
-            self._is_slow = False
-        finally:
-            self._trying = None
 
     def _learn(self, fields: list[str], numbers: list[int]) -> None:
         """Forget what is in memory as soon as it is heard of any purge: they are rare."""
@@ -182,7 +150,7 @@ class AnswerCache:
             await self._store.set(keys.cache_entry(self._team, place.digest), entry, ttl_seconds=kept_seconds)
         except StoreUnavailable:
             return False
-        self._is_slow = False
+        self._look_ups.heard()
         return True
 
 

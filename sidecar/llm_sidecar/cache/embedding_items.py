@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from llm_sidecar.cache.entries import past_time, whole_number
+from llm_sidecar.cache.look_ups import LookUps
 from llm_sidecar.cache.vectors import is_vector, pack, unpack
 from llm_sidecar.contract import keys
 from llm_sidecar.store import Script, StoreUnavailable
@@ -73,8 +74,9 @@ class FoundItems:
 class ItemCache:
     """One team's vectors."""
 
-    def __init__(self, store: Store, team: str) -> None:
+    def __init__(self, store: Store, team: str, *, look_ups: LookUps | None = None) -> None:
         self._store = store
+        self._look_ups = look_ups or LookUps(store)
         self._team = team
 
     async def find(self, digests: Sequence[str], *, provider: str, model: str, asked_since: float) -> FoundItems:
@@ -95,7 +97,7 @@ class ItemCache:
             some = digests[start : start + AT_ONCE]
             entry_keys = [keys.cache_entry(self._team, digest) for digest in some]
             try:
-                reply = await self._store.run(FIND_ITEMS, [keys.cache_epochs(self._team), *entry_keys], fields)
+                reply = await self._look_ups.run(FIND_ITEMS, [keys.cache_epochs(self._team), *entry_keys], fields)
             except StoreUnavailable:
                 return FoundItems(found, None)
             read = _read(reply, len(some), len(fields))

@@ -68,6 +68,8 @@ class Flight:
         """0 until there is an answer."""
         self.began = 0.0
         """By the loop's clock: when it was asked for."""
+        self.patience_seconds = 0.0
+        """How long it may take before it is overdue."""
         self.headers: Headers = []
         self.body: bytes | None = None
         """Of an answer that came whole."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_REQUESTS: Final = 64
 MAX_BODY_BYTES: Final = 4096
 """Reading a longer one is little beside sending it."""
+MAX_HEADER_BYTES: Final = 4096
 MAX_PARSED_BYTES: Final = 16 * 1024
 
 KnownRequest = tuple["ParsedRequest", bytes]
@@ -39,6 +40,8 @@ class KnownRequests:
     def keep(self, request: ParsedRequest, digest: bytes, query: str, headers: Headers) -> None:
         """Remember one that is sent as it came, and forget the one that was learned first."""
         if len(request.body) > MAX_BODY_BYTES or estimated_parsed_bytes(request.body) > MAX_PARSED_BYTES:
+            return
+        if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
             return
         self._requests[request.call, request.body, query, tuple(headers)] = request, digest
         if len(self._requests) > MAX_REQUESTS:

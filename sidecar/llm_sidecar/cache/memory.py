@@ -91,3 +91,11 @@ class Memory:
         found = self._answers.pop(digest, None)
         if found is not None:
             self.size_bytes -= found.size_bytes
+
+
+def unheard(asked_at: float) -> int:
+    """Stands for what purges have counted, where the store did not tell it, for who asked at a time (Unix seconds).
+
+    Equal for a moment only: an answer that is under way is shared no longer after a purge than one from here.
+    """
+    return int(asked_at // LIFETIME_SECONDS)

@@ -137,8 +137,15 @@ def _is_whole(choice: Mapping[str, Any]) -> bool:
         choice.get("finish_reason") in _NORMAL_ENDS
         and choice.get("error") is None
         and not message.get("refusal")
-        and any(message.get(name) for name in _ANSWERS)
+        and any(_says_something(message.get(name)) for name in _ANSWERS)
     )
+
+
+def _says_something(told: object) -> bool:
+    """Some servers write the content as parts."""
+    if isinstance(told, list):
+        return any(part.get("type") != "text" or part.get("text") for part in told if isinstance(part, dict))
+    return bool(told)
 
 
 def _has_content(choice: Mapping[str, Any]) -> bool:

@@ -154,7 +154,7 @@ def _is_whole(item: Mapping[str, Any]) -> bool:
     if item.get("type") != "message":
         return True
     parts = mappings(item, "content")
-    return bool(parts) and all(part.get("type") != "refusal" for part in parts)
+    return any(part.get("text") for part in parts) and all(part.get("type") != "refusal" for part in parts)
 
 
 def error_event(status: int, code: str, message: str, *, sequence_number: int) -> bytes:

@@ -31,6 +31,7 @@ from tests.integration.proxy.harness import (
     streaming,
     until,
 )
+from tests.integration.proxy.test_cache import entries
 from tests.integration.proxy.wire import CHAT_CONTENT, CHAT_STREAM
 
 Serve = Callable[..., Awaitable[Upstream]]
@@ -298,6 +299,23 @@ async def test_a_follower_waits_no_longer_than_it_would_have_alone(
     assert reply.status == 200
     assert len(one.seen) == 2
     leader.cancel()
+
+
+async def test_who_follows_a_call_that_a_stand_in_answered_names_the_key_of_its_answer(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    """Whoever purges what the audit log names must reach it."""
+    gate = asyncio.Event()
+    proxy = await proxy_of(start_proxy, store_url, await serve(error(500)), await serve(held_back(gate, plain())))
+    tasks = await at_once(proxy, 2)
+    await joined(proxy, 2)
+    gate.set()
+    replies = await answers(tasks)
+    assert results(replies) == ["coalesced", "miss"]
+    await until(lambda: bool(entries(store_url)))
+    (stored,) = entries(store_url)
+    for reply in replies:
+        assert (await proxy.audit_line(reply.request_id))["cache_key"] in stored.decode()
 
 
 def hangs_at_first(hanging: int) -> Answer:

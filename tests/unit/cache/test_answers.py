@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from llm_sidecar.cache import memory
-from llm_sidecar.cache.answers import FIND, NOTHING_FOUND, TRY_AGAIN_SECONDS, AnswerCache, Place
+from llm_sidecar.cache.answers import FIND, NOTHING_FOUND, AnswerCache, Place
 from llm_sidecar.cache.entries import MAX_ENTRY_BYTES, CachedAnswer
 from llm_sidecar.contract import keys
 from llm_sidecar.store import Reply, Script, StoreUnavailable
@@ -231,58 +230,3 @@ async def test_more_than_one_place_is_looked_at_in_one_step(cache: AnswerCache, 
     assert shelf.looked == 2
     shelf.purge("provider/llm-system/openai")
     assert (await cache.find([PLACE, OTHER], looked_at=2)).answers == (None, ANSWER)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-async def turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def test_of_a_slow_store_one_time_out_is_waited_for(shelf: Shelf) -> None:
-    """Then it is asked now and then, beside the requests, and believed again as soon as it answers."""
-    clock = Clock()
-    cache = AnswerCache(shelf, "ns/team", clock=clock)
-    await keep(cache)
-    shelf.is_slow = True
-    for _ in range(5):
-        assert await cache.find([PLACE]) is NOTHING_FOUND
-    await turns()
-    assert shelf.timed_out == 1
-    for count in (2, 3):
-        clock.seconds += TRY_AGAIN_SECONDS
-        for _ in range(5):
-            assert await cache.find([PLACE]) is NOTHING_FOUND
-        assert shelf.timed_out == count - 1  # nobody waited for it
-        await turns()
-        assert shelf.timed_out == count
-    shelf.is_slow = False
-    assert await cache.find([PLACE]) is NOTHING_FOUND
-    clock.seconds += TRY_AGAIN_SECONDS
-    assert await cache.find([PLACE]) is NOTHING_FOUND
-    await turns()
-    assert (await cache.find([PLACE])).answer == ANSWER
-
-
-async def test_a_write_that_succeeds_shows_that_a_store_is_no_longer_slow(cache: AnswerCache, shelf: Shelf) -> None:
-    found = await cache.find([PLACE])
-    shelf.is_slow = True
-    await cache.find([PLACE])
-    shelf.is_slow = False
-    assert await cache.keep(PLACE, found.epochs[0], ANSWER, kept_seconds=60)
-    assert (await cache.find([PLACE])).answer == ANSWER
-
-
-async def test_a_store_that_is_away_is_asked_each_time_for_it_answers_at_once(cache: AnswerCache, shelf: Shelf) -> None:
-    await keep(cache)
-    shelf.available = False
-    assert await cache.find([PLACE]) is NOTHING_FOUND
-    shelf.available = True
-    assert (await cache.find([PLACE])).answer == ANSWER

@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 import pytest
 
-from llm_sidecar.cache.known_requests import MAX_BODY_BYTES, MAX_REQUESTS, KnownRequests
+from llm_sidecar.cache.known_requests import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_REQUESTS, KnownRequests
 from llm_sidecar.contract.names import API, RequestType
 from llm_sidecar.formats.base import Call, ParsedRequest
 from llm_sidecar.formats.registry import FORMATS
@@ -52,13 +52,17 @@ def test_the_one_that_was_learned_first_is_forgotten_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
-    [request("x" * MAX_BODY_BYTES), request(metadata=[[] for _ in range(1000)])],
-    ids=["long", "large once it is parsed"],
+    ("asked", "headers"),
+    [
+        (request("x" * MAX_BODY_BYTES), HEADERS),
+        (request(metadata=[[] for _ in range(1000)]), HEADERS),
+        (request(), [("x-state", "x" * MAX_HEADER_BYTES)]),
+    ],
+    ids=["long", "large once it is parsed", "headers"],
 )
-def test_what_would_take_much_memory_is_not_remembered(asked: ParsedRequest) -> None:
+def test_what_would_take_much_memory_is_not_remembered(asked: ParsedRequest, headers: list[tuple[str, str]]) -> None:
     known = KnownRequests()
 
-    known.keep(asked, b"digest", "", HEADERS)
+    known.keep(asked, b"digest", "", headers)
 
-    assert known.find(CALL, asked.body, "", HEADERS) is None
+    assert known.find(CALL, asked.body, "", headers) is None

@@ -207,6 +207,8 @@ def test_an_answer_without_usage_tells_none(answer: bytes) -> None:
         ([{"finish_reason": "length", "message": {"content": "x"}}], False),
         ([{"finish_reason": "stop", "message": {"content": "x"}, "error": None}], True),
         ([{"finish_reason": "stop", "message": {"content": "x"}, "error": {"code": 502}}], False),
+        ([{"finish_reason": "stop", "message": {"content": [{"type": "text", "text": "x"}]}}], True),
+        ([{"finish_reason": "stop", "message": {"content": [{"type": "text", "text": ""}]}}], False),
         ([{"finish_reason": "stop"}], False),
         ([{"finish_reason": "stop", "message": None}], False),
         ([{"finish_reason": "stop", "message": {"content": None}}], False),

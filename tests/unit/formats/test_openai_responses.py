@@ -99,6 +99,7 @@ def test_a_token_count_spends_nothing() -> None:
         ({"status": "completed", "error": None, "output": [ITEM]}, True),
         ({"status": "completed", "incomplete_details": None, "output": [{"type": "reasoning"}, ITEM]}, True),
         ({"status": "completed", "output": [{"type": "function_call", "status": "completed"}]}, True),
+        ({"status": "completed", "output": [{**ITEM, "content": [{"type": "output_text", "text": ""}]}]}, False),
         ({"status": "completed", "output": [ITEM], "error": {"code": "x"}}, False),
         ({"status": "completed", "output": [ITEM], "incomplete_details": {"reason": "content_filter"}}, False),
         ({"status": "completed", "output": [{**ITEM, "status": "incomplete"}]}, False),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from llm_sidecar.cache.streams.forms import LONG_NUMBER
+from llm_sidecar.cache.streams.forms import has_long_number
 from llm_sidecar.contract.names import API
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def request_digest(request: ParsedRequest, headers: Collection[tuple[str, str]],
 
     `headers` are those that go on to the provider.
     """
-    if LONG_NUMBER.search(request.body):
+    if has_long_number(request.body):
         return None
     ignored = DELIVERY_MEMBERS if request.call.api in _ECHOING_APIS else IGNORED_MEMBERS
     document = request.document

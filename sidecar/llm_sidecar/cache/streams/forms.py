@@ -12,7 +12,7 @@ import orjson
 from llm_sidecar.cache.streams import anthropic_messages, gemini, openai_chat, openai_responses
 from llm_sidecar.cache.streams.merging import Document, NotUnderstood, an_object
 from llm_sidecar.contract.names import API
-from llm_sidecar.formats.sse import DONE, each_frame
+from llm_sidecar.formats.sse import DONE, each_data
 
 if TYPE_CHECKING:
     from llm_sidecar.formats.base import Call, ParsedRequest
@@ -35,14 +35,20 @@ _REPLAYERS: Final[Mapping[API, Callable[[Document, ParsedRequest], bytes]]] = Ma
 )
 _UNREADABLE: Final = (NotUnderstood, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What comes is anybody's JSON: of any other shape than the one expected, it is not understood."""
-LONG_NUMBER: Final = re.compile(rb"[:,\[]\s*+-?+[0-9]{19}")
-"""Beyond 64 bits the parser rounds: what holds such a number is neither keyed nor rebuilt."""
+_LONG_NUMBER: Final = re.compile(rb"[:,\[]\s*+-?+[0-9]{19}")
+_DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+
+
+def has_long_number(text: bytes) -> bool:
+    """True where JSON may hold a number beyond 64 bits, which the parser rounds: it is neither keyed nor rebuilt."""
+    # That there are so many digits in a row at all is told in a fifth of the time.
+    return b"0" * 19 in text.translate(_DIGITS_AS_ZEROS) and _LONG_NUMBER.search(text) is not None
 
 
 def assembled(call: Call, stream: bytes) -> bytes | None:
     """The plain answer that a complete stream in the language of `call` is; None where not all of it is understood."""
     assemble = _ASSEMBLERS.get(call.api)
-    if assemble is None or LONG_NUMBER.search(stream):
+    if assemble is None or has_long_number(stream):
         return None
     try:
         return orjson.dumps(assemble(_documents(call, stream)))
@@ -53,14 +59,16 @@ def assembled(call: Call, stream: bytes) -> bytes | None:
 def _documents(call: Call, stream: bytes) -> list[Document]:
     if call.stream_is_json_array:
         return [an_object(element, "an element") for element in orjson.loads(stream)]
-    frames = (data for _, data in each_frame(stream) if data and data != DONE)
-    return [an_object(orjson.loads(data), "a frame") for data in frames]
+    documents = [orjson.loads(data) for data in each_data(stream) if data and data != DONE]
+    if set(map(type, documents)) != {dict}:
+        raise NotUnderstood("a frame is no object")
+    return documents
 
 
 def replayed(request: ParsedRequest, answer: bytes) -> bytes | None:
     """A stored plain answer as the stream that was asked for; None where that cannot be done without a loss."""
     replay = _REPLAYERS.get(request.call.api)
-    if replay is None or LONG_NUMBER.search(answer):
+    if replay is None or has_long_number(answer):
         return None
     try:
         return replay(an_object(orjson.loads(answer), "the answer"), request)

@@ -18,6 +18,8 @@ def merge(into: dict[str, Any], told: Document, *, without: Collection[str] = ()
         if name in without:
             continue
         known = into.get(name)
+        if known and known == value:  # as nearly all that frames repeat
+            continue
         if isinstance(known, dict) and isinstance(value, dict):
             merge(known, value)
         elif not known:
@@ -52,7 +54,8 @@ def a_list(value: Any, name: str) -> list[Any]:
 
 def the_only(value: Any, name: str) -> dict[str, Any]:
     """The only element of a list, an object that is not numbered, or numbered 0."""
-    if not isinstance(value, list) or len(value) != 1 or an_object(value[0], name).get("index", 0) != 0:
-        raise NotUnderstood(f"`{name}` is not exactly one")
-    only: dict[str, Any] = value[0]
-    return only
+    if isinstance(value, list) and len(value) == 1:
+        only = value[0]
+        if isinstance(only, dict) and only.get("index", 0) == 0:
+            return only
+    raise NotUnderstood(f"`{name}` is not exactly one, an object")

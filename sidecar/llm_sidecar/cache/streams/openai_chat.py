@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _TEXTS: Final = ("reasoning_content", "reasoning", "content", "refusal")
 _KNOWN: Final = frozenset({"role", "annotations", "tool_calls", "function_call", *_TEXTS})
-_OF_CHUNK: Final = ("choices", "usage", "object", "obfuscation")
+_OF_CHUNK: Final = frozenset({"usage", "object"})
 _OF_COMPLETION: Final = ("choices", "usage", "object")
 _ARGUMENT: Final = {"function": "arguments", "custom": "input"}
 _DONE: Final = b"data: [DONE]\n\n"
@@ -27,15 +27,28 @@ def assemble(documents: Iterable[Document]) -> Document:
     message: dict[str, Any] = {"role": "assistant", "content": None}
     calls: dict[int, dict[str, Any]] = {}
     usage: Any = None
+    envelope: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
     for chunk in documents:
-        merge(completion, chunk, without=_OF_CHUNK)
-        usage = chunk.get("usage") or usage
-        if chunk.get("choices"):
-            told = the_only(chunk["choices"], "choices")
-            merge(choice, told, without=("delta", "logprobs"))
-            if "logprobs" in told:
-                _take_logprobs(choice, told["logprobs"])
-            _take_delta(message, calls, told.get("delta") or {})
+        # Nearly all chunks repeat all but a few letters: comparing a whole costs less than merging its members.
+        envelope, previous = dict(chunk), envelope
+        choices = envelope.pop("choices", None)
+        envelope.pop("obfuscation", None)
+        if envelope != previous:
+            merge(completion, envelope, without=_OF_CHUNK)
+            usage = envelope.get("usage") or usage
+        if choices:
+            rest, previous = dict(the_only(choices, "choices")), rest
+            delta = rest.pop("delta", None) or {}
+            if rest != previous or rest.get("logprobs"):
+                merge(choice, rest, without=("logprobs",))
+                if "logprobs" in rest:
+                    _take_logprobs(choice, rest["logprobs"])
+            text = delta.get("content") if type(delta) is dict and len(delta) == 1 else None
+            if type(text) is str:
+                message["content"] = (message["content"] or "") + text
+            else:
+                _take_delta(message, calls, delta)
     if usage is None or choice.get("finish_reason") is None:
         raise NotUnderstood("the stream has no usage, or no finish reason")
     if calls:

@@ -109,8 +109,12 @@ class Children:
 
 
 def environment() -> Mapping[str, str]:
-    """Ours without proxy variables: everything here stays on loopback."""
-    return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    """Ours without proxy variables: everything here stays on loopback. As in an image, modules are compiled once."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.lower().endswith("_proxy") and name != "PYTHONDONTWRITEBYTECODE"
+    }
 
 
 def module_command(module: str, *arguments: object) -> list[str]:

@@ -38,7 +38,8 @@ class LoadSettings:
     port: int
     kind: Kind
     concurrency: int
-    unique: bool
+    bodies: int = 0
+    """How many different ones are sent, in turn; 0: each is new."""
     warm_up_seconds: float = 0.0
     window_seconds: float = 0.0
     requests: int = 0
@@ -75,7 +76,7 @@ class Load:
             if self.pair is None
             else pairs.request_parts(self.pair, settings.kind, port=settings.port)
         )
-        self.prefix = os.urandom(4).hex().encode() if settings.unique else b"same----"
+        self.prefix = b"same----" if settings.bodies else os.urandom(4).hex().encode()
         self.issued = 0
         self.stopping = False
         self.open_connections = 0
@@ -102,7 +103,7 @@ class Load:
         if self.stopping or (self.settings.requests and self.issued >= self.settings.requests):
             return None
         self.issued += 1
-        number = self.issued if self.settings.unique else 0
+        number = self.issued % self.settings.bodies if self.settings.bodies else self.issued
         return b"%s%s%08d%s" % (self.before, self.prefix, number, self.after)
 
     def open_window(self) -> None:

@@ -109,6 +109,8 @@ def _round(
             if target.is_measured_in(scenario):
                 settings = _settings(target, surroundings, kind=scenario.kind, concurrency=scenario.concurrency)
                 timed = _timed(scenario, target, effort=effort)
+                if target.bodies:
+                    _fill_cache(settings, target)
                 result = _load({**settings, **timed}, target, what=f"{target.name}; {scenario.name}")
                 yield sample_of(
                     result,
@@ -117,6 +119,12 @@ def _round(
                     round_number=round_number,
                     other_cores=len(surroundings.children.cores.others),
                 )
+
+
+def _fill_cache(settings: dict[str, object], target: Target) -> None:
+    """Have each body answered once. Nothing is expected of the headers yet."""
+    counted = {"requests": target.bodies, "expected_headers": (), "concurrency": min(target.bodies, SATURATING)}
+    _load({**settings, **counted}, target, what=f"{target.name}; filling the cache")
 
 
 def _timed(scenario: Scenario, target: Target, *, effort: Effort) -> dict[str, object]:
@@ -174,7 +182,7 @@ def _settings(target: Target, surroundings: Surroundings, *, kind: Kind, concurr
         "port": target.port,
         "kind": kind,
         "concurrency": concurrency,
-        "unique": not target.repeated,
+        "bodies": target.bodies,
         "expected_headers": target.expected_headers if kind is Kind.PLAIN else (),
         "watch": {
             UNDER_TEST: target.child.process_id,

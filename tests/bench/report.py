@@ -20,6 +20,8 @@ from tests.bench.results import (
     EVERY_SCENARIO,
     FAILING_OVER,
     FAILOVER_SCENARIOS,
+    HIT,
+    HIT_IN_REDIS,
     PLAIN_SATURATED,
     QUOTA,
     SCENARIOS,
@@ -86,6 +88,18 @@ def aims(found: Measurements) -> list[Aim]:
             name="streams/s against the minimal proxy, 100 connections",
             figure=_ratio(found, STREAM_SATURATED, FULL),
             bound=0.7,
+            at_least=True,
+        ),
+        Aim(
+            name="hit in Redis: requests/s against the minimal proxy, 100 connections",
+            figure=_ratio(found, PLAIN_SATURATED, HIT_IN_REDIS),
+            bound=1,
+            at_least=True,
+        ),
+        Aim(
+            name="hit in process: requests/s against the minimal proxy, 100 connections",
+            figure=_ratio(found, PLAIN_SATURATED, HIT),
+            bound=1.5,
             at_least=True,
         ),
         Aim(

@@ -27,7 +27,18 @@ from tests.bench.fake_upstream import REFUSING_PATH
 from tests.bench.limits import LIMITS
 from tests.bench.pairs import TRANSLATED, Language
 from tests.bench.payloads import DELAYED_MODEL, MODEL, Kind, request_parts
-from tests.bench.results import BARE, DIRECT, EIGHT, FAILING_OVER, QUOTA, SPECIAL, TRANSLATING, Scenario
+from tests.bench.results import (
+    BARE,
+    DIRECT,
+    EIGHT,
+    FAILING_OVER,
+    HIT,
+    HIT_IN_REDIS,
+    QUOTA,
+    SPECIAL,
+    TRANSLATING,
+    Scenario,
+)
 
 MINIMAL: Final = "minimal proxy"
 FULL: Final = "sidecar quota miss"
@@ -44,14 +55,19 @@ class Variant:
     limits: int
     """How many the team's quota has; 0: there is none."""
     cache: bool
-    repeated: bool = False
-    """The same body each time, so that the cache has the answer."""
+    bodies: int = 0
+    """So many different ones in turn, so that the cache has the answer; 0: each is new."""
     expected_headers: tuple[str, ...] = ()
     translates: bool = False
     """A provider of each language beside the usual one."""
     fails_over: bool = False
     """A provider that refuses everything goes before the usual one."""
 
+
+MORE_THAN_MEMORY: Final = 4000
+"""Bodies whose answers do not fit into the memory in front of Redis: asked for in turn, each is forgotten there before
+it comes again."""
+_HIT_HEADERS: Final = ("\r\nx-llm-sidecar-cache: hit\r\n",)
 
 VARIANTS: Final[Mapping[str, Variant]] = {
     BARE: Variant(limits=0, cache=False),
@@ -62,7 +78,8 @@ VARIANTS: Final[Mapping[str, Variant]] = {
         cache=True,
         expected_headers=("\r\nx-llm-sidecar-quota-remaining:", "\r\nx-llm-sidecar-cache: miss\r\n"),
     ),
-    "sidecar hit": Variant(limits=1, cache=True, repeated=True, expected_headers=("\r\nx-llm-sidecar-cache: hit\r\n",)),
+    HIT: Variant(limits=1, cache=True, bodies=1, expected_headers=_HIT_HEADERS),
+    HIT_IN_REDIS: Variant(limits=1, cache=True, bodies=MORE_THAN_MEMORY, expected_headers=_HIT_HEADERS),
     TRANSLATING: Variant(
         limits=0, cache=False, translates=True, expected_headers=("\r\nx-llm-sidecar-provider: in-another-language",)
     ),
@@ -84,14 +101,14 @@ class Target:
     """From spawn to ready (the sidecar: `/readyz` answers 200)."""
     first_answer_seconds: float
     """From spawn to the first answered request."""
-    repeated: bool = False
+    bodies: int = 0
     expected_headers: tuple[str, ...] = ()
 
     def is_measured_in(self, scenario: Scenario) -> bool:
         """Streams of a repeated body would measure something else than the row says."""
         if scenario.targets:
             return self.name in scenario.targets
-        return self.name not in SPECIAL and (scenario.kind is Kind.PLAIN or not self.repeated)
+        return self.name not in SPECIAL and (scenario.kind is Kind.PLAIN or not self.bodies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +196,7 @@ def _start_sidecar(name: str, surroundings: Surroundings) -> Target:
         port=port,
         ready_seconds=ready_seconds,
         first_answer_seconds=time.perf_counter() - begin,
-        repeated=variant.repeated,
+        bodies=variant.bodies,
         expected_headers=variant.expected_headers,
     )
 

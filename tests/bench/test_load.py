@@ -43,7 +43,6 @@ def settings(port: int, kind: Kind = Kind.PLAIN, *, expected_headers: tuple[str,
         port=port,
         kind=kind,
         concurrency=3,
-        unique=True,
         requests=9,
         expected_headers=expected_headers,
         watch={"target": os.getpid()},
@@ -82,7 +81,7 @@ async def test_every_right_answer_is_counted(kind: Kind) -> None:
 async def test_a_timed_run_counts_what_came_within_its_window() -> None:
     async with serving(UpstreamProtocol) as port:
         timed = LoadSettings(
-            port=port, kind=Kind.PLAIN, concurrency=2, unique=False, warm_up_seconds=0.02, window_seconds=0.05
+            port=port, kind=Kind.PLAIN, concurrency=2, bodies=1, warm_up_seconds=0.02, window_seconds=0.05
         )
         result = await run(timed)
 

@@ -275,6 +275,8 @@ class CacheTurn:
         return policy.ttl_seconds(self._parsed.call.type, candidate.configured.cache_ttl_seconds)
 
     def _place(self, candidate: Candidate) -> Place:
+        if self._first is not None and candidate is self._candidates[0]:
+            return self._first
         configured, model = candidate.configured, candidate.answering_model(self._parsed.model)
         digest = cache_digest(self._request or b"", place=configured.provider.identity, api=candidate.api, model=model)
         return Place(digest, configured.identity, model)

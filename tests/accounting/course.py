@@ -25,8 +25,9 @@ from tests.integration.processes import reserved_ports
 
 CALM_SECONDS: Final = 1.5
 """Before the storm, and after it: requests that begin well and meet it, and those that find everything mended."""
-SETTLING_SECONDS: Final = LEASE_SECONDS + 8.0
-"""In which holds must be gone: the lease of a killed sidecar, and the longest pause until a store is probed again."""
+SETTLING_SECONDS: Final = LEASE_SECONDS + 6.25 + 5.0 + 1.0
+"""In which holds must be gone: the lease of a killed sidecar, the longest pause until a store is probed again, the
+longest until a settlement is told again, and the looks. Each of them is rare, and they may come one after the other."""
 
 QUIET_LOOKS: Final = 4
 """In a row, a quarter of a second apart: who has just found the store again tells the rest between them."""

@@ -72,6 +72,7 @@ class CacheTurn:
         "_asked_at",
         "_cache",
         "_candidates",
+        "_directives",
         "_exchange",
         "_first",
         "_found",
@@ -80,13 +81,19 @@ class CacheTurn:
         "_question",
         "_request",
         "_stale",
-        "directives",
         "may_be_kept",
     )
 
     def __init__(
-        self, exchange: Exchange, parsed: ParsedRequest, candidates: Sequence[Candidate], question: Question
+        self,
+        exchange: Exchange,
+        parsed: ParsedRequest,
+        candidates: Sequence[Candidate],
+        question: Question,
+        *,
+        by_items: bool = False,
     ) -> None:
+        """`by_items`: what is asked is cached in pieces (`embedding_lookup.py`), so nothing of it as a whole."""
         self._exchange = exchange
         self._parsed = parsed
         self._candidates = candidates
@@ -96,10 +103,9 @@ class CacheTurn:
         self._looked_at = 0
         """Of so many candidates it is known whether their answer is there."""
         self._cache: AnswerCache | None = exchange.serving.cache
-        self.directives = question.directives
-        """What the application says of caching."""
+        self._directives = question.directives
         self._question = question
-        self._request = question.digest() if self._is_served else None
+        self._request = question.digest() if not by_items and self._is_served else None
         self._first: Place | None = None
         """Of an answer by the first candidate; None where the cache may not serve it."""
         self.may_be_kept = self._request is not None
@@ -115,7 +121,7 @@ class CacheTurn:
     @property
     def may_be_shared(self) -> bool:
         """True where another's answer to the same request, which is under way, will do."""
-        return self._first is not None and not self.directives.no_cache and self.directives.max_age_seconds is None
+        return self._first is not None and not self._directives.want_newer
 
     @property
     def shared_under(self) -> Hashable:
@@ -152,7 +158,7 @@ class CacheTurn:
 
     def not_cached(self) -> None:
         """Nothing that is cached will do. Raises `NotCached` where the application wants nothing else."""
-        if self.directives.only_if_cached:
+        if self._directives.only_if_cached:
             raise NotCached(
                 "the request says `Cache-Control: only-if-cached`, and no answer to it is cached: send it without, "
                 "to have a provider asked"
@@ -188,14 +194,14 @@ class CacheTurn:
         self, cache: AnswerCache, candidate: Candidate, place: Place, answer: CachedAnswer
     ) -> web.Response | None:
         configured_seconds = self._ttl_seconds(candidate)
-        if self.directives.no_cache or configured_seconds <= 0:
+        if self._directives.no_cache or configured_seconds <= 0:
             return None
         age_seconds = max(0.0, self._asked_at - answer.asked_at)
         ttl_seconds = min(answer.ttl_seconds, configured_seconds)
-        if age_seconds < self.directives.served_for_seconds(ttl_seconds):
+        if age_seconds < self._directives.served_for_seconds(ttl_seconds):
             return self._reply(cache, candidate, place, answer, result="hit")
         is_younger = self._stale is None or answer.asked_at >= self._stale.answer.asked_at
-        if is_younger and age_seconds < ttl_seconds + min(self.directives.stale_if_error_seconds, STALE_SECONDS):
+        if is_younger and age_seconds < ttl_seconds + min(self._directives.stale_if_error_seconds, STALE_SECONDS):
             self._stale = _Stale(candidate, place, answer)
         return None
 
@@ -227,7 +233,7 @@ class CacheTurn:
         if cache is None or self._first is None:
             return None
         places = [self._place(candidate) for candidate in self._candidates[looked_at:]]
-        if looked_at and places and not self.directives.no_cache:
+        if looked_at and places and not self._directives.no_cache:
             found = await cache.find(places, looked_at=len(places))
             reply = self._served(cache, places, found.answers, start=looked_at)
             if reply is not None:

@@ -97,12 +97,11 @@ class Calls:
         question = Question(exchange, parsed, digest)
         candidates = exchange.serving.runtime.candidates(parsed, lot=question.digest)
         record.model = candidates[0].model.name
-        turn = CacheTurn(exchange, parsed, candidates, question)
-        lookup = None
         if call.type is RequestType.EMBEDDINGS:
-            lookup = await look_up(exchange, parsed, candidates[0], turn.directives)
-        if lookup is not None:
-            return await self._embed(exchange, parsed, candidates, turn, lookup)
+            lookup = await look_up(exchange, parsed, candidates[0], question.directives)
+            if lookup is not None:
+                return await self._embed(exchange, parsed, candidates, question, lookup)
+        turn = CacheTurn(exchange, parsed, candidates, question)
         hit = await turn.look_up(self._providers.is_shut)
         if hit is not None:
             return hit
@@ -118,16 +117,17 @@ class Calls:
         exchange: Exchange,
         parsed: ParsedRequest,
         candidates: Sequence[Candidate],
-        turn: CacheTurn,
+        question: Question,
         lookup: EmbeddingLookup,
     ) -> web.StreamResponse:
         """Answer a batch, vector by vector."""
         if lookup.is_complete:
             return lookup.reply(exchange.record)
+        turn = CacheTurn(exchange, parsed, candidates, question, by_items=True)
         exchange.record.cache = "miss"
         turn.not_cached()
         ask = partial(self._call, exchange, parsed, candidates, turn, lookup=lookup)
-        if not turn.may_be_shared:
+        if question.directives.want_newer:
             return await ask(None)
         timeouts = candidates[0].configured.provider.timeouts
         passenger = Passenger(exchange=exchange, parsed=parsed, wire=FORMATS[parsed.call.api], timeouts=timeouts)

@@ -195,7 +195,8 @@ class Metrics:
         if record.cache in _GIVEN:
             self._count_given(record)
         else:
-            self._count_charged(record)
+            self._count_tokens(record)
+        self._count_charged(record)
         if len(record.attempts) > 1:
             self._count_further_attempts(record)
 
@@ -206,9 +207,9 @@ class Metrics:
             self._increase(record.cache_saved_nano_usd / NANO_PER_USD, self.cache_saved_usd)
 
     def _count_charged(self, record: RequestRecord) -> None:
+        # Also where a stored answer was given in the end: a provider that failed before may have worked for it.
         if record.usage_source is not None:
             self._increase(1, self.usage_source, record.usage_source)
-        self._count_tokens(record)
         if record.cost_nano_usd:
             self._increase(record.cost_nano_usd / NANO_PER_USD, self.cost, record.provider, record.model, record.team)
 

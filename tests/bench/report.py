@@ -74,34 +74,29 @@ def _version(package: str) -> str | None:
         return None
 
 
+_RATES: Final = (
+    ("one quota, cache missing: requests/s", PLAIN_SATURATED, FULL, 0.5),
+    ("streams/s", STREAM_SATURATED, FULL, 0.7),
+    ("hit in Redis: requests/s", PLAIN_SATURATED, HIT_IN_REDIS, 1.0),
+    ("hit in process: requests/s", PLAIN_SATURATED, HIT, 1.5),
+)
+"""What is compared with the minimal proxy: name, scenario, target, bound."""
+
+
 def aims(found: Measurements) -> list[Aim]:
     """What the project wants to reach, beside what this run reached."""
     memory, start = found.memory.get(FULL), found.starts.get(FULL)
+    rates = [
+        Aim(
+            name=f"{name} against the minimal proxy, 100 connections",
+            figure=_ratio(found, scenario, target),
+            bound=bound,
+            at_least=True,
+        )
+        for name, scenario, target, bound in _RATES
+    ]
     return [
-        Aim(
-            name="one quota, cache missing: requests/s against the minimal proxy, 100 connections",
-            figure=_ratio(found, PLAIN_SATURATED, FULL),
-            bound=0.5,
-            at_least=True,
-        ),
-        Aim(
-            name="streams/s against the minimal proxy, 100 connections",
-            figure=_ratio(found, STREAM_SATURATED, FULL),
-            bound=0.7,
-            at_least=True,
-        ),
-        Aim(
-            name="hit in Redis: requests/s against the minimal proxy, 100 connections",
-            figure=_ratio(found, PLAIN_SATURATED, HIT_IN_REDIS),
-            bound=1,
-            at_least=True,
-        ),
-        Aim(
-            name="hit in process: requests/s against the minimal proxy, 100 connections",
-            figure=_ratio(found, PLAIN_SATURATED, HIT),
-            bound=1.5,
-            at_least=True,
-        ),
+        *rates,
         Aim(
             name="MiB resident under 100 connections",
             figure=memory.at_100_connections_bytes / MEBIBYTE if memory else None,

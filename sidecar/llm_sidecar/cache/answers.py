@@ -61,11 +61,6 @@ class Found:
     """Of each place that was asked about: what its answer has to be stored under. Empty where nothing is known."""
     not_before: float = 0.0
 
-    @property
-    def answer(self) -> CachedAnswer | None:
-        """At the first place."""
-        return self.answers[0] if self.answers else None
-
 
 NOTHING_FOUND: Final = Found()
 

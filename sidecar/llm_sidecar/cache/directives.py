@@ -27,6 +27,11 @@ class Directives:
     stale_if_error_seconds: int = 0
     """Where every provider fails, an answer may be served for so long after its time."""
 
+    @property
+    def want_newer(self) -> bool:
+        """True where an answer that is under way for another may be older than what is wanted."""
+        return self.no_cache or self.max_age_seconds is not None
+
     def served_for_seconds(self, ttl_seconds: int) -> int:
         """What is cached is served while it is younger than this, if it is fresh for `ttl_seconds`; 0 is never."""
         if self.no_store or self.no_cache:

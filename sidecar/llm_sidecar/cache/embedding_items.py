@@ -129,7 +129,10 @@ class ItemCache:
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, StoreUnavailable):
                 raise result
-        return not any(isinstance(result, StoreUnavailable) for result in results)
+        if any(isinstance(result, StoreUnavailable) for result in results):
+            return False
+        self._look_ups.heard()
+        return True
 
     def _encoded(self, digest: str, item: NewItem, epochs: Epochs, asked_at: float) -> bytes:
         kind, packed = pack(item.vector)

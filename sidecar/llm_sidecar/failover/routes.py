@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain, groupby
@@ -179,8 +179,8 @@ class Routes:
         """Who may answer in a model's stead for less (`downgradeFor`), cheapest first; nobody where it has no price."""
         names = {asked, than.model.name, *than.model.aliases}
         ways = [way for name in sorted(names) for way in self._downgrades.get(name, ())]
-        found = [replace(one, steps_down=True) for one in _fitting(ways, api, request_type, stands_in=True)]
-        found = list({(id(one.configured), one.model.name): one for one in found}.values())
+        fitting = _fitting(ways, api, request_type, stands_in=True)
+        found = [replace(one, steps_down=True) for one in _first_of_each(fitting, _model_of)]
         bound = comparable_cost(than.model, request)
         costs = [(comparable_cost(one.model, request), position) for position, one in enumerate(found)]
         return [found[position] for cost, position in sorted(costs) if cost < bound]
@@ -191,15 +191,12 @@ class Routes:
         Of equal priority, those that know the request's own language come first: what need not be translated passes as
         it came. Where the price decides, language does not.
         """
-        serving = self._distinct(self._serving(model), api, request_type, stands_in=False)
+        serving = _first_of_each(_fitting(self._serving(model), api, request_type, stands_in=False), _provider_of)
         names = {model, *(one.model.name for one in serving)}
         ways = [way for name in sorted(names) for way in self._stand_ins.get(name, ())]
-        taken = {(id(one.configured), one.model.name) for one in serving}
-        standing_in = [
-            one
-            for one in self._distinct(ways, api, request_type, stands_in=True)
-            if (id(one.configured), one.model.name) not in taken
-        ]
+        taken = set(map(_model_of, serving))
+        fitting = _fitting(ways, api, request_type, stands_in=True)
+        standing_in = [one for one in _first_of_each(fitting, _provider_of) if _model_of(one) not in taken]
 
         def rank(one: Candidate) -> tuple[bool, int, bool]:
             return one.stands_in, one.configured.priority, one.api is not api and not self._cheapest_first
@@ -213,16 +210,6 @@ class Routes:
         matching = [(prefix, way) for prefix, way in self._patterns if model.startswith(prefix)]
         by_pattern = [way for _, way in sorted(matching, key=lambda pair: -len(pair[0]))]
         return [*(way for way in exact if not way.by_alias), *(way for way in exact if way.by_alias), *by_pattern]
-
-    @staticmethod
-    def _distinct(
-        ways: Iterable[_Way], api: API, request_type: RequestType, *, stands_in: bool
-    ) -> tuple[Candidate, ...]:
-        """The first of each provider."""
-        found: dict[int, Candidate] = {}
-        for candidate in _fitting(ways, api, request_type, stands_in=stands_in):
-            found.setdefault(id(candidate.configured), candidate)
-        return tuple(found.values())
 
     def _ordered(self, group: Group, request: Size | None, lot: Lot | None) -> Sequence[Candidate]:
         if len(group) == 1:
@@ -292,6 +279,21 @@ def _fitting(ways: Iterable[_Way], api: API, request_type: RequestType, *, stand
         if language is not None:
             send_model = way.model.name if way.by_alias else None
             yield Candidate(way.configured, way.model, send_model, language, stands_in)
+
+
+def _provider_of(candidate: Candidate) -> Hashable:
+    return id(candidate.configured)
+
+
+def _model_of(candidate: Candidate) -> Hashable:
+    return id(candidate.configured), candidate.model.name
+
+
+def _first_of_each(candidates: Iterable[Candidate], kind: Callable[[Candidate], Hashable]) -> tuple[Candidate, ...]:
+    found: dict[Hashable, Candidate] = {}
+    for candidate in candidates:
+        found.setdefault(kind(candidate), candidate)
+    return tuple(found.values())
 
 
 def _fraction(lot: bytes, name: str) -> float:

@@ -24,38 +24,61 @@ _HALVED_AFTER: Final = 2 * COVERED_CALLS
 """Older answers count half as much, and so on: lengths change with what people ask."""
 
 
-class InputRatio:
-    """The greatest ratio of told to estimated input over the last calls (a sliding-window maximum)."""
+class _Greatest:
+    """The greatest of the fractions that were added in the last so many steps (a sliding-window maximum)."""
 
-    __slots__ = ("_calls", "_descending")
+    __slots__ = ("_descending", "_window", "steps")
+
+    def __init__(self, window: int) -> None:
+        self.steps = 0
+        self._window = window
+        self._descending: deque[tuple[int, int, int]] = deque()
+
+    def add(self, numerator: int, denominator: int = 1) -> None:
+        """One more, as a step."""
+        descending = self._descending
+        while descending and descending[-1][1] * denominator <= numerator * descending[-1][2]:
+            descending.pop()
+        self.step()
+        descending.append((self.steps, numerator, denominator))
+
+    def step(self) -> None:
+        """All that was added grows older."""
+        self.steps += 1
+        while self._descending and self._descending[0][0] <= self.steps - self._window:
+            self._descending.popleft()
+
+    @property
+    def fraction(self) -> tuple[int, int] | None:
+        """Numerator and denominator; None where there is none."""
+        return self._descending[0][1:] if self._descending else None
+
+
+class InputRatio:
+    """The greatest ratio of told to estimated input over the last calls."""
+
+    __slots__ = ("_greatest",)
 
     def __init__(self) -> None:
-        self._calls = 0
-        self._descending: deque[tuple[int, int, int]] = deque()
+        self._greatest = _Greatest(COVERED_CALLS)
 
     def learn(self, *, estimated_tokens: int, told_tokens: int) -> None:
         """One settled call."""
-        if estimated_tokens <= 0:
-            return
-        descending = self._descending
-        while descending and descending[-1][1] * estimated_tokens <= told_tokens * descending[-1][2]:
-            descending.pop()
-        self._calls += 1
-        descending.append((self._calls, told_tokens, estimated_tokens))
-        while descending[0][0] <= self._calls - COVERED_CALLS:
-            descending.popleft()
+        if estimated_tokens > 0:
+            self._greatest.add(told_tokens, estimated_tokens)
 
     def enough_for(self, estimated_tokens: int) -> int:
         """The estimate, corrected by what was learned."""
-        if not self._descending:
+        ratio = self._greatest.fraction
+        if ratio is None:
             return estimated_tokens
-        _call, told, estimated = self._descending[0]
+        told, estimated = ratio
         enough = -(-estimated_tokens * told // estimated)
-        return enough if self._calls >= TRUSTED_CALLS else max(enough, estimated_tokens)
+        return enough if self._greatest.steps >= TRUSTED_CALLS else max(enough, estimated_tokens)
 
 
 class InputExcess:
-    """The most tokens by which an input went beyond what its body can hold, over the last calls (as `InputRatio`).
+    """The most tokens by which an input went beyond what its body can hold, over the last calls.
 
     Such tokens come from elsewhere (a stored conversation, a file, a server's own prompt): they are no multiple of what
     the body says, and a ratio learned of a short body would refuse every long one.
@@ -63,29 +86,20 @@ class InputExcess:
     Asking makes it older as well as learning: a limit that is too small for it lets nobody in who would teach less.
     """
 
-    __slots__ = ("_descending", "_steps")
+    __slots__ = ("_greatest",)
 
     def __init__(self) -> None:
-        self._steps = 0
-        self._descending: deque[tuple[int, int]] = deque()
+        self._greatest = _Greatest(2 * COVERED_CALLS)
 
     def learn(self, tokens: int) -> None:
         """One settled call; 0: it went not beyond it."""
-        descending = self._descending
-        while descending and descending[-1][1] <= tokens:
-            descending.pop()
-        self._step()
-        descending.append((self._steps, tokens))
+        self._greatest.add(tokens)
 
     def ask(self) -> int:
         """Tokens that would have been enough for each of the last calls."""
-        self._step()
-        return self._descending[0][1] if self._descending else 0
-
-    def _step(self) -> None:
-        self._steps += 1
-        while self._descending and self._descending[0][0] <= self._steps - 2 * COVERED_CALLS:
-            self._descending.popleft()
+        self._greatest.step()
+        fraction = self._greatest.fraction
+        return 0 if fraction is None else fraction[0]
 
 
 class OutputLength:

@@ -67,6 +67,16 @@ class Upstream:
     """Set when a connection was lost before its answer was complete."""
 
 
+def held_back(gate: asyncio.Event, then: Answer) -> Answer:
+    """Answer once the gate is open."""
+
+    async def answer(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        await gate.wait()
+        return await then(request, body)
+
+    return answer
+
+
 def plain(
     body: bytes = CHAT_ANSWER, *, status: int = 200, content_type: str = "application/json", **headers: str
 ) -> Answer:

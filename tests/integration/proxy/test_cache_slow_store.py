@@ -16,9 +16,8 @@ from llm_sidecar.embedded_store import embedded_store
 from llm_sidecar.store import StoreUnavailable
 from tests.integration.background import in_background
 from tests.integration.proxy.conftest import StartProxy
-from tests.integration.proxy.harness import Proxy, Upstream, plain, until
+from tests.integration.proxy.harness import Proxy, Upstream, held_back, plain, until
 from tests.integration.proxy.test_cache import cached, twice
-from tests.integration.proxy.test_single_flight import held_back
 
 Serve = Callable[..., Awaitable[Upstream]]
 TIMEOUT_SECONDS = 0.05

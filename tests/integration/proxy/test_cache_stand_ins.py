@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
 
 from llm_sidecar.cache import memory
 from tests.integration.proxy.conftest import StartProxy
@@ -160,3 +161,27 @@ async def test_a_stand_ins_answer_is_stale_after_its_time(
     reply = await proxy.chat(temperature=0, headers={"cache-control": "stale-if-error=200"})
     assert (reply.status, told(reply)) == (200, ("stale", "second", "other"))
     assert orjson.loads(reply.body) == orjson.loads(SECOND)
+
+
+@pytest.mark.usefixtures("_nothing_is_remembered")
+async def test_what_a_provider_may_have_done_before_a_stored_answer_was_given_is_charged_and_counted(
+    start_proxy: StartProxy, serve: Serve, store_url: str
+) -> None:
+    """The request was there, and the connection went: nobody knows what it cost."""
+    first, second = Switched(error(500)), Switched(plain(SECOND))
+    proxy = await two(start_proxy, store_url, await serve(first), await serve(second))
+    await ask(proxy, store_url)
+    first.answer, second.answer = broken_off, error(500)
+    reply = await proxy.chat(temperature=0)
+    line = await proxy.audit_line(reply.request_id)
+
+    assert (told(reply)[0], line["usage_source"]) == ("hit", "partial")
+    assert line["charged_tokens"] > 0
+    assert proxy.metric("llm_usage_source_total", source="partial") == 1
+
+
+async def broken_off(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+    """Takes a request, and goes."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()

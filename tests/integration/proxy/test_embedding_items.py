@@ -17,7 +17,7 @@ import redis
 from aiohttp import web
 
 from tests.integration.proxy.conftest import StartProxy
-from tests.integration.proxy.harness import TOKEN, Proxy, Reply, Upstream, document, error, provider, until
+from tests.integration.proxy.harness import TOKEN, Proxy, Reply, Upstream, document, error, held_back, provider, until
 
 Serve = Callable[..., Awaitable[Upstream]]
 PATH = "/v1/embeddings"
@@ -495,12 +495,7 @@ async def test_who_wants_newer_vectors_joins_nobody(
     start_proxy: StartProxy, serve: Serve, store_url: str, why: str
 ) -> None:
     gate = asyncio.Event()
-
-    async def held_back(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        await gate.wait()
-        return await embeds()(request, body)
-
-    one = await serve(held_back)
+    one = await serve(held_back(gate, embeds()))
     proxy = await started(start_proxy, store_url, one)
     tasks = [asyncio.create_task(embed(proxy, ["a"]))]
     await until(lambda: len(one.seen) == 1)
@@ -543,12 +538,7 @@ async def test_where_embeddings_are_not_cached_nothing_is_kept(
 
 async def test_identical_batches_at_once_ask_once(start_proxy: StartProxy, serve: Serve, store_url: str) -> None:
     gate = asyncio.Event()
-
-    async def held_back(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        await gate.wait()
-        return await embeds()(request, body)
-
-    one = await serve(held_back)
+    one = await serve(held_back(gate, embeds()))
     proxy = await started(start_proxy, store_url, one)
     gate.set()
     await embed(proxy, ["a"], stored=1, store_url=store_url)

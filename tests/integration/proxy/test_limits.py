@@ -8,28 +8,16 @@ from typing import Any
 
 import orjson
 import redis
-from aiohttp import web
 
 from tests.integration.booked import booked
 from tests.integration.proxy.conftest import StartProxy
-from tests.integration.proxy.harness import Answer, Proxy, Upstream, document, error, plain, provider, until
+from tests.integration.proxy.harness import Proxy, Upstream, document, error, held_back, plain, provider, until
 from tests.integration.store.servers import single
 
 Serve = Callable[..., Awaitable[Upstream]]
 CHEAP = {"inputUSDPerMillionTokens": "1", "outputUSDPerMillionTokens": "1"}
 DEAR = {"inputUSDPerMillionTokens": "1000", "outputUSDPerMillionTokens": "1000"}
 """A request of some 40 bytes, answered by 7 and 3 tokens, costs 0.01 USD."""
-
-
-def held_back(gate: asyncio.Event) -> Answer:
-    """Answers once the gate is open."""
-    answer = plain()
-
-    async def wait(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        await gate.wait()
-        return await answer(request, body)
-
-    return wait
 
 
 async def team_of(
@@ -76,7 +64,7 @@ async def test_only_so_many_requests_run_at_the_same_time(
     start_proxy: StartProxy, serve: Serve, store_url: str
 ) -> None:
     gate = asyncio.Event()
-    upstream = await serve(held_back(gate))
+    upstream = await serve(held_back(gate, plain()))
     proxy = await team_of(
         start_proxy, store_url, [provider("p", upstream.base_url)], {"name": "parallel", "concurrentRequests": 2}
     )
@@ -195,7 +183,7 @@ async def test_a_moment_near_a_limit_of_one_model_passes_and_the_model_is_asked_
     start_proxy: StartProxy, serve: Serve, store_url: str
 ) -> None:
     gate = asyncio.Event()
-    dear, cheap = await serve(held_back(gate)), await serve()
+    dear, cheap = await serve(held_back(gate, plain())), await serve()
     providers = [
         provider("dear", dear.base_url, models=[{"name": "m", "pricing": DEAR}]),
         provider("cheap", cheap.base_url, models=[{"name": "small", "pricing": CHEAP, "downgradeFor": ["m"]}]),

@@ -26,6 +26,7 @@ from tests.integration.proxy.harness import (
     chat_body,
     document,
     error,
+    held_back,
     plain,
     provider,
     streaming,
@@ -36,16 +37,6 @@ from tests.integration.proxy.wire import CHAT_CONTENT, CHAT_STREAM
 
 Serve = Callable[..., Awaitable[Upstream]]
 PRICED = [{"name": "m", "pricing": {"inputUSDPerMillionTokens": "1000", "outputUSDPerMillionTokens": "1000"}}]
-
-
-def held_back(gate: asyncio.Event, then: Answer) -> Answer:
-    """Answer once the gate is open."""
-
-    async def answer(request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        await gate.wait()
-        return await then(request, body)
-
-    return answer
 
 
 async def proxy_of(start_proxy: StartProxy, store_url: str, *upstreams: Upstream, **spec: Any) -> Proxy:

@@ -83,10 +83,10 @@ async def keep(cache: AnswerCache, place: Place = PLACE, answer: CachedAnswer = 
 
 
 async def test_answers_are_kept_by_team_for_their_time(cache: AnswerCache, shelf: Shelf) -> None:
-    assert (await cache.find([PLACE])).answer is None
+    assert (await cache.find([PLACE])).answers[0] is None
     assert await keep(cache)
-    assert (await cache.find([PLACE])).answer == ANSWER
-    assert (await AnswerCache(shelf, "ns/other").find([PLACE])).answer is None
+    assert (await cache.find([PLACE])).answers[0] == ANSWER
+    assert (await AnswerCache(shelf, "ns/other").find([PLACE])).answers[0] is None
     [(key, (_, ttl_seconds))] = shelf.entries.items()
     assert key == keys.cache_entry("ns/team", PLACE.digest)
     assert ttl_seconds == 60
@@ -97,7 +97,7 @@ async def test_another_teams_entry_under_our_key_is_a_miss(cache: AnswerCache, s
     await keep(theirs)
     [(_, entry)] = shelf.entries.items()
     shelf.entries[keys.cache_entry("ns/team", PLACE.digest)] = entry
-    assert (await cache.find([PLACE])).answer is None
+    assert (await cache.find([PLACE])).answers[0] is None
 
 
 async def test_a_store_that_is_away_makes_a_miss_and_no_error(cache: AnswerCache, shelf: Shelf) -> None:
@@ -143,7 +143,7 @@ async def test_what_is_large_is_kept_all_the_same(cache: AnswerCache) -> None:
     """A thread packs and unpacks it."""
     large = CachedAnswer(b"x" * MAX_ENTRY_BYTES, "a/b", None, 0.0, 60)
     assert await keep(cache, answer=large)
-    assert (await cache.find([PLACE])).answer == large
+    assert (await cache.find([PLACE])).answers[0] == large
 
 
 FIELDS = [
@@ -158,7 +158,7 @@ FIELDS = [
 async def test_a_purge_makes_what_is_stored_void(cache: AnswerCache, shelf: Shelf, field: str) -> None:
     await keep(cache)
     shelf.purge(field)
-    assert (await cache.find([PLACE])).answer is None
+    assert (await cache.find([PLACE])).answers[0] is None
     assert cache.remembered(PLACE) is None
 
 
@@ -169,9 +169,9 @@ async def test_an_answer_that_was_asked_for_before_a_purge_is_void_when_it_comes
     before = await cache.find([PLACE])
     shelf.purge(field)
     await cache.keep(PLACE, before.epochs[0], ANSWER, kept_seconds=60)
-    assert (await cache.find([PLACE])).answer is None
+    assert (await cache.find([PLACE])).answers[0] is None
     assert await keep(cache)
-    assert (await cache.find([PLACE])).answer == ANSWER
+    assert (await cache.find([PLACE])).answers[0] == ANSWER
 
 
 @pytest.mark.parametrize(
@@ -180,15 +180,15 @@ async def test_an_answer_that_was_asked_for_before_a_purge_is_void_when_it_comes
 async def test_a_purge_of_others_leaves_it_alone(cache: AnswerCache, shelf: Shelf, field: str) -> None:
     await keep(cache)
     shelf.purge(field)
-    assert (await cache.find([PLACE])).answer == ANSWER
+    assert (await cache.find([PLACE])).answers[0] == ANSWER
 
 
 async def test_not_before_makes_older_answers_void(cache: AnswerCache, shelf: Shelf) -> None:
     await keep(cache)
     shelf.epochs[keys.cache_epochs("ns/team")] = {"not_before": b"1000"}
-    assert (await cache.find([PLACE])).answer == ANSWER
+    assert (await cache.find([PLACE])).answers[0] == ANSWER
     shelf.epochs[keys.cache_epochs("ns/team")] = {"not_before": b"1001"}
-    assert (await cache.find([PLACE])).answer is None
+    assert (await cache.find([PLACE])).answers[0] is None
 
 
 async def test_a_look_up_tells_the_epochs_of_every_place(cache: AnswerCache, shelf: Shelf) -> None:

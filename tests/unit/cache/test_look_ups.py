@@ -34,8 +34,11 @@ class Shelf:
         return b"found"
 
 
-def looking_at(shelf: Shelf) -> LookUps:
-    return LookUps(cast("Store", shelf))
+def slow() -> tuple[Shelf, LookUps]:
+    """A store that has become slow, and nobody knows it yet."""
+    shelf = Shelf()
+    shelf.is_slow = True
+    return shelf, LookUps(cast("Store", shelf))
 
 
 async def look(look_ups: LookUps) -> tuple[Reply, float]:
@@ -50,9 +53,7 @@ async def look(look_ups: LookUps) -> tuple[Reply, float]:
 
 
 async def test_after_one_time_out_nobody_waits() -> None:
-    shelf = Shelf()
-    look_ups = looking_at(shelf)
-    shelf.is_slow = True
+    shelf, look_ups = slow()
     assert set(await asyncio.gather(look(look_ups), look(look_ups))) == {(None, TIMEOUT_SECONDS)}
     for _ in range(50):
         assert await look(look_ups) == (None, 0.0)
@@ -62,9 +63,7 @@ async def test_after_one_time_out_nobody_waits() -> None:
 
 async def test_it_is_believed_again_as_soon_as_it_answers_though_nobody_asks() -> None:
     """The next request may come an hour later, and its answer be there."""
-    shelf = Shelf()
-    look_ups = looking_at(shelf)
-    shelf.is_slow = True
+    shelf, look_ups = slow()
     await look(look_ups)
     shelf.is_slow = False
     await asyncio.sleep(TRY_AGAIN_SECONDS * 1.1)
@@ -75,9 +74,7 @@ async def test_it_is_believed_again_as_soon_as_it_answers_though_nobody_asks() -
 
 
 async def test_a_write_that_succeeds_shows_that_it_is_no_longer_slow() -> None:
-    shelf = Shelf()
-    look_ups = looking_at(shelf)
-    shelf.is_slow = True
+    shelf, look_ups = slow()
     await look(look_ups)
     shelf.is_slow = False
     look_ups.heard()
@@ -85,9 +82,7 @@ async def test_a_write_that_succeeds_shows_that_it_is_no_longer_slow() -> None:
 
 
 async def test_one_that_is_away_is_asked_each_time_for_it_answers_at_once() -> None:
-    shelf = Shelf()
-    look_ups = looking_at(shelf)
-    shelf.is_slow = True
+    shelf, look_ups = slow()
     await look(look_ups)
     shelf.available = False
     await asyncio.sleep(TRY_AGAIN_SECONDS * 2.2)
